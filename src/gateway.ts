@@ -1,0 +1,35 @@
+import type { Config } from './config.ts'
+import type { Log } from './lib/log.ts'
+import type { Store } from './store/store.ts'
+
+/** Time as the gateway sees it, a field so that tests can pass their own. */
+export type Clock = {
+  /** Wall clock, epoch milliseconds. */
+  now(): number
+  /** Milliseconds that only grow, for durations. */
+  monotonic(): number
+}
+
+export const systemClock: Clock = { now: Date.now, monotonic: () => performance.now() }
+
+/** What every request is handed. */
+export type Gateway = {
+  config: Config
+  store: Store
+  /** `fetch` of the runtime, or a test's. Only `proxy/attempt.ts` calls it. */
+  fetch: typeof fetch
+  clock: Clock
+  /** Uniform in [0, 1). */
+  random: () => number
+  log: Log
+  lifecycle: Lifecycle
+}
+
+/** Where the process is between its start and its end; what the health endpoints tell. */
+export type Lifecycle = {
+  /** Set by the first signal to stop. */
+  isDraining: boolean
+  /** Exchanges that have begun and not settled: requests whose answer, stream included, is not over. */
+  inFlight: number
+  startedAtMs: number
+}

@@ -1,0 +1,181 @@
+/**
+ * Log lines on stderr: time, level, target, message and `key=value` fields, one line an event.
+ *
+ * Lines go through a bounded queue of our own and are written asynchronously: a synchronous write on a pipe that nobody
+ * reads would stop the whole event loop. What does not fit is dropped and counted, and the next line that fits says so.
+ * Nothing here redacts: callers never hand over a secret, a prompt or a completion.
+ */
+export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'off'] as const
+export type Level = (typeof LEVELS)[number]
+export type Fields = Record<string, string | number | boolean | null | undefined>
+
+export interface Log {
+  /** True when a line of this level and target would be written: lets hot paths skip building it. */
+  enabled(level: Level, target?: string): boolean
+  trace(message: string, fields?: Fields): void
+  debug(message: string, fields?: Fields): void
+  info(message: string, fields?: Fields): void
+  warn(message: string, fields?: Fields): void
+  error(message: string, fields?: Fields): void
+  /** The same log under another target, the room that speaks: `proxy`, `store`, `auth` … */
+  as(target: string): Log
+  /** Waits until what is queued is written, at most `timeoutMs`. */
+  flush(timeoutMs: number): Promise<void>
+}
+
+export type Sink = { write(text: string, done: () => void): void; isTerminal: boolean }
+
+const QUEUE_BYTES_MAX = 4 * 1024 * 1024
+
+/** One rule of a filter: lines of `target` and of what lies below it (`store::sqlite`) from `level` up. */
+type Directive = { target: string; level: number }
+
+/**
+ * A log filter in the form `info`, or `warn,proxy=debug,store=off` (the grammar that RUST_LOG has).
+ * throws: Error naming the part that is not understood
+ */
+export function parseFilter(text: string): { fallback: number; directives: Directive[] } {
+  let fallback = LEVELS.indexOf('error')
+  let hasFallback = false
+  const directives: Directive[] = []
+  for (const part of text.split(',').map(each => each.trim())) {
+    if (part === '') continue
+    const [left = '', right] = part.split('=', 2)
+    const name = (right ?? left).trim().toLowerCase()
+    const level = (LEVELS as readonly string[]).indexOf(name)
+    if (level < 0) {
+      throw new Error(`expected one of ${LEVELS.join(', ')}, or directives such as "info,proxy=debug"`)
+    }
+    if (right === undefined) {
+      fallback = level
+      hasFallback = true
+    } else directives.push({ target: left.trim(), level })
+  }
+  if (!hasFallback && directives.length === 0) fallback = LEVELS.indexOf('info')
+  directives.sort((a, b) => b.target.length - a.target.length)
+  return { fallback, directives }
+}
+
+/** A value as it stands behind `key=`: numbers and booleans bare, text in double quotes, control characters escaped. */
+function render(value: string | number | boolean): string {
+  return typeof value === 'string' ? JSON.stringify(value).replace(/[\u007f-\u009f\u2028\u2029]/g, escapeControl) : String(value)
+}
+function escapeControl(character: string): string {
+  return '\\u' + character.charCodeAt(0).toString(16).padStart(4, '0')
+}
+
+export type LogOptions = { filter: string; format?: 'text' | 'json'; sink?: Sink; now?: () => Date }
+
+export function createLog({ filter, format = 'text', sink = stderrSink(), now = () => new Date() }: LogOptions): Log {
+  const { fallback, directives } = parseFilter(filter)
+  const levels = new Map<string, number>()
+  const levelOf = (target: string): number => {
+    let level = levels.get(target)
+    if (level === undefined) {
+      const rule = directives.find(each => target === each.target || target.startsWith(`${each.target}::`))
+      level = rule ? rule.level : fallback
+      levels.set(target, level)
+    }
+    return level
+  }
+
+  const queue: string[] = []
+  let queuedBytes = 0
+  let dropped = 0
+  let isWriting = false
+  const waiters: (() => void)[] = []
+
+  const pump = () => {
+    if (isWriting) return
+    if (queue.length === 0) {
+      for (const wake of waiters.splice(0)) wake()
+      return
+    }
+    isWriting = true
+    const text = queue.join('')
+    const bytes = queuedBytes
+    queue.length = 0
+    sink.write(text, () => {
+      queuedBytes -= bytes
+      isWriting = false
+      if (dropped > 0 && queuedBytes < QUEUE_BYTES_MAX / 2) {
+        const count = dropped
+        dropped = 0
+        write(LEVELS.indexOf('warn'), 'log', 'log lines were dropped because nobody read them in time', { count })
+      }
+      pump()
+    })
+  }
+
+  const write = (level: number, target: string, message: string, fields: Fields | undefined) => {
+    const line = format === 'json' ? jsonLine(level, target, message, fields) : textLine(level, target, message, fields)
+    if (queuedBytes + line.length > QUEUE_BYTES_MAX) {
+      dropped += 1
+      return
+    }
+    queue.push(line)
+    queuedBytes += line.length
+    pump()
+  }
+
+  const textLine = (level: number, target: string, message: string, fields: Fields | undefined) => {
+    const name = (LEVELS[level] ?? 'info').toUpperCase().padStart(5)
+    const shown = sink.isTerminal ? `\u001b[${COLOURS[level] ?? 0}m${name}\u001b[0m` : name
+    let line = `${now().toISOString()} ${shown} ${target}: ${message.replace(/[\r\n]+/g, ' ')}`
+    for (const key in fields) {
+      const value = fields[key]
+      if (value !== undefined && value !== null) line += ` ${key}=${render(value)}`
+    }
+    return `${line}\n`
+  }
+
+  const jsonLine = (level: number, target: string, message: string, fields: Fields | undefined) =>
+    `${JSON.stringify({ timestamp: now().toISOString(), level: LEVELS[level], target, message, ...fields })}\n`
+
+  const bind = (target: string): Log => {
+    const at = (level: number) => (message: string, fields?: Fields) => {
+      if (level >= levelOf(target)) write(level, target, message, fields)
+    }
+    return {
+      enabled: (level, other = target) => LEVELS.indexOf(level) >= levelOf(other),
+      trace: at(0),
+      debug: at(1),
+      info: at(2),
+      warn: at(3),
+      error: at(4),
+      as: bind,
+      flush: timeoutMs => {
+        if (queue.length === 0 && !isWriting) return Promise.resolve()
+        const { promise, resolve } = Promise.withResolvers<void>()
+        const timer = setTimeout(resolve, timeoutMs)
+        waiters.push(() => {
+          clearTimeout(timer)
+          resolve()
+        })
+        return promise
+      },
+    }
+  }
+  return bind('aisix')
+}
+
+const COLOURS = [90, 36, 32, 33, 31]
+
+/** stderr of this process. `process.stderr.write` does not block on a full pipe; its callback tells when it was taken. */
+function stderrSink(): Sink {
+  return {
+    isTerminal: process.stderr.isTTY === true,
+    write: (text, done) => {
+      process.stderr.write(text, () => done())
+    },
+  }
+}
+
+/** A log that keeps nothing: for tests and for commands that speak for themselves. */
+export const silentLog: Log = createLog({ filter: 'off', sink: { isTerminal: false, write: (_text, done) => done() } })
+
+/** Text from outside as it may stand in a message: control characters escaped, 256 characters at most. */
+export function printable(text: string): string {
+  const cut = text.length > 256 ? `${text.slice(0, 255)}…` : text
+  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeControl)
+}

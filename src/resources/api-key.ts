@@ -1,0 +1,30 @@
+import { z } from 'zod'
+import { defaulted, optional, text } from './fields.ts'
+
+export const ApiKey = z
+  .strictObject({
+    key_hash: z
+      .string()
+      .regex(
+        /^[0-9a-fA-F]{64}$/,
+        'must be 64 hexadecimal digits, the SHA-256 of the key (`aisix hash-key` prints it); never send the key itself',
+      )
+      .transform(hash => hash.toLowerCase())
+      .describe('Lowercase hexadecimal SHA-256 of the plaintext key, which is never stored. Unique.'),
+    allowed_models: z
+      .array(z.string())
+      .describe('Aliases that the key may use; a `*` in an entry stands for any text. `[]`: none. `["*"]`: all.'),
+    display_name: optional(text()).describe('Label of the key.'),
+    expires_at: optional(z.iso.datetime({ offset: true }))
+      .transform(time => (time === undefined ? undefined : new Date(time).toISOString()))
+      .describe('RFC 3339 time after which the key is refused.'),
+    disabled: defaulted(z.boolean(), false)
+      .transform(disabled => (disabled ? true : undefined))
+      .describe('`true` refuses the key until it is enabled again.'),
+    team_id: optional(text()).describe('Team of the caller, for records and header templates.'),
+    user_id: optional(text()).describe('User behind the key, for records and header templates.'),
+    user_name: optional(text()).describe('Name of the user, for records.'),
+  })
+  .meta({ id: 'ApiKey' })
+
+export type ApiKey = z.output<typeof ApiKey>

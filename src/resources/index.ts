@@ -1,0 +1,73 @@
+/**
+ * The registry of resources. From each row come the admin routes, validation, OpenAPI, storage, masking and the
+ * reference text; a resource is one schema file and one row here.
+ */
+import type { z } from 'zod'
+import { ApiKey } from './api-key.ts'
+import { Model } from './model.ts'
+import { ProviderKey } from './provider-key.ts'
+
+export type ResourceKind = {
+  /** Name of the schema in messages and in OpenAPI. */
+  name: string
+  schema: z.ZodType
+  /** Path segments under `/admin/v1/`; the first is the canonical one. */
+  paths: readonly [string, ...string[]]
+  /** Tag in OpenAPI. */
+  tag: string
+  /** Member whose value is unique within the kind, compared exactly. */
+  unique: string
+  /**
+   * Members that are in the contract but whose feature this version does not have: a write that carries one is refused,
+   * because a limit or a rule that is accepted and not enforced is worse than none.
+   */
+  unsupported: readonly string[]
+}
+
+export const RESOURCES = {
+  provider_keys: {
+    name: 'ProviderKey',
+    schema: ProviderKey,
+    paths: ['provider_keys'],
+    tag: 'Provider Keys',
+    unique: 'display_name',
+    unsupported: [],
+  },
+  models: {
+    name: 'Model',
+    schema: Model,
+    paths: ['models'],
+    tag: 'Models',
+    unique: 'display_name',
+    unsupported: [
+      'routing',
+      'ensemble',
+      'semantic',
+      'rate_limit',
+      'background_model_check',
+      'cooldown',
+      'embedding',
+      'auto_prompt_caching',
+    ],
+  },
+  api_keys: {
+    name: 'ApiKey',
+    schema: ApiKey,
+    paths: ['apikeys', 'api_keys'],
+    tag: 'Caller API Keys',
+    unique: 'key_hash',
+    unsupported: [
+      'rate_limit',
+      'mcp_access',
+      'mcp_rate_limits',
+      'allowed_agents',
+      'allowed_routes',
+      'jwt_subject',
+      'jwt_provider',
+    ],
+  },
+} as const satisfies Record<string, ResourceKind>
+
+export type Kind = keyof typeof RESOURCES
+export type Resource = { provider_keys: ProviderKey; models: Model; api_keys: ApiKey }
+export const kinds = Object.keys(RESOURCES) as Kind[]

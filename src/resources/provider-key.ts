@@ -1,0 +1,117 @@
+import { z } from 'zod'
+import { adapterNames } from '../adapters/names.ts'
+import { defaulted, optional, text } from './fields.ts'
+
+/** Inbound headers that a passthrough route does not forward, unless the provider key says otherwise. */
+const STRIP_HEADERS = ['authorization', 'cookie', 'set-cookie', 'x-api-key']
+
+/** What a credential reads as, and what keeps the stored one when it is written back. */
+export const MASK = '***'
+
+/** An address to which a path can be appended: no user info, query or fragment, which would end up in logs or be lost. */
+function checkApiBase(value: string): string | undefined {
+  const trimmed = value.trim()
+  if (trimmed === '') return undefined
+  if (!/^https?:\/\//i.test(trimmed)) return 'must start with http:// or https://, as in http://10.0.0.5:8000/v1'
+  const url = URL.parse(trimmed)
+  if (!url) return 'must be a URL such as http://10.0.0.5:8000/v1'
+  if (url.username !== '' || url.password !== '') return 'must not carry user info; put the credential into `secret`'
+  if (/[?#]/.test(trimmed)) return 'must not carry a query or a fragment'
+  return undefined
+}
+
+export const requestOverrides = z
+  .strictObject({
+    param_renames: defaulted(z.record(z.string(), text()), {}).describe(
+      'Top-level members of the request body to rename, such as `max_tokens` to `max_completion_tokens`.',
+    ),
+    param_constraints: optional(
+      z.strictObject({
+        temperature_min: optional(z.number()).describe('A lower `temperature` is raised to this.'),
+        temperature_max: optional(z.number()).describe('A higher `temperature` is lowered to this.'),
+      }),
+    ).describe('Bounds that numbers in the request are clamped to.'),
+    default_headers: defaulted(z.record(text(), z.string()), {})
+      .describe(
+        'Headers added to the upstream request. Values may hold `${request.id}`, `${request.api_key.id}`, `.name`, `.team_id`, `.user_id`, `${model.id}`, `${model.name}`, `${provider_key.id}`, `${provider_key.name}`; a header with an empty variable is left out.',
+      )
+      .meta({ writeOnly: true }),
+    forward_client_headers: defaulted(z.array(text()), []).describe(
+      "Names of the caller's headers to forward, each with at most one `*`. Credentials and transport headers are never forwarded.",
+    ),
+    default_body_fields: defaulted(z.record(z.string(), z.json()), {}).describe(
+      'Top-level members added to the request body when the caller did not send them.',
+    ),
+  })
+  .describe('Changes made to each request before it goes upstream.')
+
+export const responseOverrides = z
+  .strictObject({
+    stream_done_marker: optional(z.enum(['required', 'optional', 'none'])).describe(
+      'Whether the upstream ends its streams with `[DONE]`. A missing one where it is `required` is logged.',
+    ),
+    content_list_to_string: defaulted(z.boolean(), false).describe(
+      'Flatten text parts of messages to one string before sending, for servers that take no content arrays.',
+    ),
+    reasoning_field: optional(text()).describe('Path in a stream chunk to lift reasoning text from, such as `delta.thoughts`.'),
+    stream_usage: defaulted(z.enum(['inject', 'off']), 'inject').describe(
+      '`inject` asks the upstream for usage on streams whose caller did not say; `off` leaves the request alone.',
+    ),
+    error_envelope: optional(z.string()).describe('Kept for documents of other gateways; has no effect.'),
+  })
+  .describe('What to expect of the answers.')
+
+export const ProviderKey = z
+  .strictObject({
+    display_name: text().describe('Operator-facing label, unique in this gateway.'),
+    provider: defaulted(z.string().max(64), '').describe(
+      'Free label for the vendor or server, such as `vllm`. Only `openai` and `anthropic` choose a dialect.',
+    ),
+    adapter: optional(z.enum(adapterNames)).describe('Dialect the upstream speaks.'),
+    secret: optional(text())
+      .describe(
+        'Upstream credential, sent as the bearer token. A placeholder where the server needs none. Exactly one of `secret` and `api_key`.',
+      )
+      .meta({ writeOnly: true }),
+    api_key: optional(text()).describe('Other spelling of `secret`.').meta({ writeOnly: true }),
+    api_base: optional(
+      z.string().superRefine((value, context) => {
+        const problem = checkApiBase(value)
+        if (problem) context.addIssue({ code: 'custom', message: problem })
+      }),
+    ).describe('Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.'),
+    strip_headers: defaulted(z.array(z.string()), STRIP_HEADERS)
+      .transform(names => [...new Set(names.map(name => name.trim().toLowerCase()).filter(name => name !== ''))])
+      .describe('Inbound headers that passthrough routes do not forward.'),
+    request: optional(requestOverrides),
+    response: optional(responseOverrides),
+    tls: optional(
+      z.strictObject({
+        ca_cert: optional(text()).describe(
+          'PEM text, one or more certificates, trusted for this endpoint besides the usual roots.',
+        ),
+        verify: defaulted(z.boolean(), true).describe('`false` accepts any certificate; only for tests.'),
+      }),
+    ).describe('TLS of this endpoint alone.'),
+    telemetry_tags: defaulted(
+      z.strictObject({
+        kind: optional(z.enum(['catalog', 'byo'])),
+        featured: defaulted(z.boolean(), false),
+        branded_provider: optional(z.string()),
+        pk_label: optional(z.string()),
+        byo_label: optional(z.string()),
+      }),
+      { featured: false },
+    ).describe('Labels copied into usage records.'),
+  })
+  .superRefine((value, context) => {
+    if (value.secret !== undefined && value.api_key !== undefined) {
+      context.addIssue({ code: 'custom', path: ['api_key'], message: 'duplicate field: give `secret` or `api_key`, not both' })
+    } else if (value.secret === undefined && value.api_key === undefined) {
+      context.addIssue({ code: 'custom', path: ['secret'], message: 'is required (a placeholder where the server needs no key)' })
+    }
+  })
+  .transform(({ api_key, ...value }) => ({ ...value, secret: value.secret ?? api_key ?? '' }))
+  .meta({ id: 'ProviderKey' })
+
+export type ProviderKey = z.output<typeof ProviderKey>

@@ -1,0 +1,111 @@
+import type { ApiKey } from '../resources/api-key.ts'
+import type { Kind } from '../resources/index.ts'
+import type { Model } from '../resources/model.ts'
+import type { ProviderKey } from '../resources/provider-key.ts'
+import type { Entry } from './store.ts'
+
+/**
+ * One immutable view of the configuration, with the look-ups that a request needs already built: nothing on the request
+ * path grows with the number of resources. A request works on the snapshot it started with.
+ */
+export type Snapshot = {
+  revision: number
+  providerKeys: ReadonlyMap<string, Entry<'provider_keys'>>
+  /** Caller keys by `key_hash`. */
+  apiKeys: ReadonlyMap<string, CallerKey>
+  /** Models by alias, patterns excluded. */
+  models: ReadonlyMap<string, Entry<'models'>>
+  wildcards: Wildcards
+  /** Rows of every kind by id, in the order of their creation. */
+  entries: { readonly [K in Kind]: ReadonlyMap<string, Entry<K>> }
+}
+
+/** A caller key with its allow-list made ready. */
+export type CallerKey = {
+  entry: Entry<'api_keys'>
+  /** Epoch milliseconds; the key is refused strictly after. */
+  expiresAtMs: number | undefined
+  allows(alias: string): boolean
+}
+
+export type { ApiKey, Model, ProviderKey }
+
+/**
+ * Models whose alias has one `*`, found by the lengths of what stands before and after it: a look-up costs one map
+ * access per distinct pair of lengths, however many patterns there are.
+ */
+export type Wildcards = {
+  /** The model with the longest pattern that matches, and what its `*` stands for. */
+  match(name: string): { model: Entry<'models'>; captured: string } | undefined
+}
+
+export function buildWildcards(models: Iterable<Entry<'models'>>): Wildcards {
+  const byShape = new Map<string, { before: number; after: number; patterns: Map<string, Entry<'models'>> }>()
+  for (const model of models) {
+    const parts = model.value.display_name.split('*')
+    const [before = '', after = ''] = parts
+    if (parts.length !== 2) continue
+    const key = `${before.length}/${after.length}`
+    let shape = byShape.get(key)
+    if (!shape) {
+      shape = { before: before.length, after: after.length, patterns: new Map() }
+      byShape.set(key, shape)
+    }
+    // The first by creation serves where two rows spell one pattern.
+    if (!shape.patterns.has(`${before}*${after}`)) shape.patterns.set(`${before}*${after}`, model)
+  }
+  const shapes = [...byShape.values()].sort((a, b) => b.before + b.after - (a.before + a.after) || b.before - a.before)
+  return {
+    match(name) {
+      for (const { before, after, patterns } of shapes) {
+        if (name.length < before + after) continue
+        const model = patterns.get(`${name.slice(0, before)}*${name.slice(name.length - after)}`)
+        if (model) return { model, captured: name.slice(before, name.length - after) }
+      }
+      return undefined
+    },
+  }
+}
+
+/**
+ * Whether an allow-list lets a name pass: entries without `*` by equality, with one by prefix and suffix, with more never
+ * (control.md, conventions).
+ */
+export function compileAllowList(patterns: readonly string[]): (name: string) => boolean {
+  const exact = new Set<string>()
+  const globs: { before: string; after: string }[] = []
+  for (const pattern of patterns) {
+    const parts = pattern.split('*')
+    const [before = '', after = ''] = parts
+    if (parts.length === 1) exact.add(pattern)
+    else if (parts.length === 2) globs.push({ before, after })
+  }
+  if (globs.some(({ before, after }) => before === '' && after === '')) return () => true
+  return name =>
+    exact.has(name) ||
+    globs.some(
+      ({ before, after }) => name.length >= before.length + after.length && name.startsWith(before) && name.endsWith(after),
+    )
+}
+
+/** Builds the look-ups over rows that are given in the order of their creation. */
+export function buildSnapshot(revision: number, entries: Snapshot['entries']): Snapshot {
+  const models = new Map<string, Entry<'models'>>()
+  const patterns: Entry<'models'>[] = []
+  for (const model of entries.models.values()) {
+    const alias = model.value.display_name
+    if (alias.includes('*')) patterns.push(model)
+    else if (!models.has(alias)) models.set(alias, model)
+  }
+  const apiKeys = new Map<string, CallerKey>()
+  for (const entry of entries.api_keys.values()) {
+    if (apiKeys.has(entry.value.key_hash)) continue
+    const { expires_at, allowed_models } = entry.value
+    apiKeys.set(entry.value.key_hash, {
+      entry,
+      expiresAtMs: expires_at === undefined ? undefined : Date.parse(expires_at),
+      allows: compileAllowList(allowed_models),
+    })
+  }
+  return { revision, providerKeys: entries.provider_keys, apiKeys, models, wildcards: buildWildcards(patterns), entries }
+}
