@@ -88,24 +88,49 @@ export function compileAllowList(patterns: readonly string[]): (name: string) =>
     )
 }
 
-/** Builds the look-ups over rows that are given in the order of their creation. */
-export function buildSnapshot(revision: number, entries: Snapshot['entries']): Snapshot {
+/**
+ * Builds the look-ups over rows that are given in the order of their creation. What `previous` built over the same maps
+ * and entries is taken over, so that a write costs what its own kind costs: entries are never changed in place.
+ */
+export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Snapshot): Snapshot {
+  return {
+    revision,
+    providerKeys: entries.provider_keys,
+    apiKeys: previous?.entries.api_keys === entries.api_keys ? previous.apiKeys : buildApiKeys(entries.api_keys, previous),
+    ...(previous?.entries.models === entries.models
+      ? { models: previous.models, wildcards: previous.wildcards }
+      : buildModels(entries.models)),
+    entries,
+  }
+}
+
+function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'models' | 'wildcards'> {
   const models = new Map<string, Entry<'models'>>()
   const patterns: Entry<'models'>[] = []
-  for (const model of entries.models.values()) {
+  for (const model of entries.values()) {
     const alias = model.value.display_name
     if (alias.includes('*')) patterns.push(model)
     else if (!models.has(alias)) models.set(alias, model)
   }
+  return { models, wildcards: buildWildcards(patterns) }
+}
+
+function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Snapshot | undefined): Snapshot['apiKeys'] {
   const apiKeys = new Map<string, CallerKey>()
-  for (const entry of entries.api_keys.values()) {
-    if (apiKeys.has(entry.value.key_hash)) continue
-    const { expires_at, allowed_models } = entry.value
-    apiKeys.set(entry.value.key_hash, {
-      entry,
-      expiresAtMs: expires_at === undefined ? undefined : Date.parse(expires_at),
-      allows: compileAllowList(allowed_models),
-    })
+  for (const entry of entries.values()) {
+    const { key_hash, expires_at, allowed_models } = entry.value
+    if (apiKeys.has(key_hash)) continue
+    const known = previous?.apiKeys.get(key_hash)
+    apiKeys.set(
+      key_hash,
+      known?.entry === entry
+        ? known
+        : {
+            entry,
+            expiresAtMs: expires_at === undefined ? undefined : Date.parse(expires_at),
+            allows: compileAllowList(allowed_models),
+          },
+    )
   }
-  return { revision, providerKeys: entries.provider_keys, apiKeys, models, wildcards: buildWildcards(patterns), entries }
+  return apiKeys
 }

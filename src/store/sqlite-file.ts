@@ -1,0 +1,494 @@
+import { constants, Database, SQLiteError } from 'bun:sqlite'
+import {
+  accessSync,
+  closeSync,
+  fsyncSync,
+  constants as modes,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
+import { basename, dirname, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import type { Row } from './rows.ts'
+import type { Actor } from './store.ts'
+
+/** The store cannot be opened. The message says what is wrong, where, and what to do; nothing was changed on the disk. */
+export class StoreOpenError extends Error {}
+
+/** What is open is no longer the store: another file is at the path, or none, or the open one has another schema. */
+export class Displaced extends Error {
+  constructor(
+    message: string,
+    /** True when the open file is still at the path. */
+    readonly isInPlace: boolean,
+    options?: ErrorOptions,
+  ) {
+    super(message, options)
+  }
+}
+
+/** What a write does, as the table `changes` names it. */
+export type Change = { action: 'create' | 'replace' | 'remove'; kind: string; id: string; actor: Actor; at: string }
+
+/** `AISX` in the header of the file: tells our databases from those of others. */
+const APPLICATION_ID = 0x41495358
+const SQLITE_MAGIC = 'SQLite format 3\0'
+/** Writes that are remembered with their actor; older ones are forgotten as new ones come. */
+const CHANGES_KEPT = 100_000
+
+/**
+ * The schema, one list of statements a version; `user_version` says how many have been run. Each can be run again, so
+ * that a file restored from a text dump, which knows no version, is taken over as it is.
+ *
+ * `resources` is the contract with other programs (spec, point 7), ordered by rowid. The triggers count every change to
+ * it in `meta`, whoever makes it. They update and never insert, because a conflict clause of the statement that fires a
+ * trigger would override the trigger's own.
+ */
+const MIGRATIONS: readonly (readonly string[])[] = [
+  [
+    `CREATE TABLE IF NOT EXISTS resources (
+       kind TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, revision INTEGER NOT NULL DEFAULT 1,
+       created_at, updated_at, PRIMARY KEY (kind, id))`,
+    'CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL)',
+    "INSERT INTO meta (key, value) SELECT 'revision', count(*) FROM resources WHERE true ON CONFLICT (key) DO NOTHING",
+    `CREATE TABLE IF NOT EXISTS changes (
+       seq INTEGER PRIMARY KEY, at TEXT NOT NULL, action TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+       actor TEXT NOT NULL, address TEXT NOT NULL)`,
+    ...['INSERT', 'UPDATE', 'DELETE'].map(
+      event => `CREATE TRIGGER IF NOT EXISTS resources_${event.toLowerCase()} AFTER ${event} ON resources
+                BEGIN UPDATE meta SET value = value + 1 WHERE key = 'revision'; END`,
+    ),
+  ],
+]
+const SCHEMA_VERSION = MIGRATIONS.length
+const TABLES = ['resources', 'meta', 'changes']
+const COLUMNS = ['kind', 'id', 'document', 'revision', 'created_at', 'updated_at']
+
+/** One open connection to the database at a path, and the identity of the file it was opened on. */
+export type StoreFile = ReturnType<typeof openStoreFile>
+
+/**
+ * Opens the database at `path`.
+ * in: `create` lets a missing or empty file become a new store, which only a start may do: at run time it would take the
+ * place of a store that someone removed; `busyMs` is how long SQLite may block the thread while another process migrates
+ * throws: StoreOpenError
+ */
+export function openStoreFile(path: string, { create, busyMs }: { create: boolean; busyMs: number }) {
+  const isNew = prepareFile(path, create)
+  let db: Database | undefined
+  try {
+    if (!isNew) inspect(path, create, busyMs)
+    // Taken before opening: a file that is swapped in between is noticed at the first look.
+    const identity = identify(path)
+    db = new Database(path, { readwrite: true, create: false, strict: true })
+    db.run(`PRAGMA busy_timeout = ${Math.trunc(busyMs)}`)
+    const { journal_mode } = one<{ journal_mode: string }>(db, 'PRAGMA journal_mode = WAL')
+    if (journal_mode !== 'wal') {
+      throw new StoreOpenError(
+        `the file system of the store ${path} cannot keep a write-ahead log; put the store on a local disk`,
+      )
+    }
+    db.run('PRAGMA synchronous = FULL')
+    migrate(db, path)
+    proveWritable(db)
+    // From here on a locked store is waited for on a timer, never inside SQLite, which would stop the event loop.
+    db.run('PRAGMA busy_timeout = 0')
+    return connect(db, path, identity)
+  } catch (error) {
+    db?.close()
+    if (isNew) removeNew(path)
+    throw error instanceof StoreOpenError ? error : new StoreOpenError(explain(error, path), { cause: error })
+  }
+}
+
+function connect(db: Database, path: string, identity: string | undefined) {
+  const logPath = `${realpathSync(path)}-wal`
+  const selectRows = db.prepare<Row, []>('SELECT kind, id, document, revision FROM resources ORDER BY rowid')
+  const selectRevision = db.prepare<{ value: unknown }, []>("SELECT value FROM meta WHERE key = 'revision'")
+  const selectDataVersion = db.prepare<{ data_version: number }, []>('PRAGMA data_version')
+  const raiseRevision = db.prepare<null, [number]>(
+    "INSERT INTO meta (key, value) VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+  )
+  const insert = db.prepare<null, [string, string, string, number, string, string]>(
+    'INSERT INTO resources (kind, id, document, revision, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
+  )
+  const update = db.prepare<null, [string, number, string, string, string]>(
+    'UPDATE resources SET document = ?, revision = ?, updated_at = ? WHERE kind = ? AND id = ?',
+  )
+  const remove = db.prepare<null, [string, string]>('DELETE FROM resources WHERE kind = ? AND id = ?')
+  const insertChange = db.prepare<null, [string, string, string, string, string, string]>(
+    'INSERT INTO changes (at, action, kind, id, actor, address) VALUES (?, ?, ?, ?, ?, ?)',
+  )
+  const forgetChanges = db.prepare<null, [number]>('DELETE FROM changes WHERE seq <= ?')
+  const statements = [
+    selectRows,
+    selectRevision,
+    selectDataVersion,
+    raiseRevision,
+    insert,
+    update,
+    remove,
+    insertChange,
+    forgetChanges,
+  ]
+  let dataVersion: number | undefined
+  let logIdentity: string | undefined
+
+  const revision = () => {
+    const value = selectRevision.get()?.value
+    return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : 0
+  }
+
+  const close = () => {
+    for (const statement of statements) statement.finalize()
+    db.close()
+  }
+  const emptyLog = () => {
+    try {
+      db.run('PRAGMA wal_checkpoint(TRUNCATE)')
+    } catch (error) {
+      // What stays in the log is as durable as the file itself: whoever opens the file next reads it.
+      if (!(error instanceof SQLiteError)) throw error
+    }
+  }
+
+  return {
+    /** throws: Displaced when the path leads nowhere, or to another file than the one that is open */
+    assertInPlace(): void {
+      let now: string | undefined
+      try {
+        now = identify(path)
+      } catch (error) {
+        throw new Displaced(`the store file ${path} cannot be looked at: ${reasonOf(error)}`, false, { cause: error })
+      }
+      if (now === identity) return
+      const what =
+        now === undefined ? `there is no ${path}; put it back, or restore a backup there` : `${path} is another file now`
+      throw new Displaced(`the store file was replaced or removed: ${what}`, false)
+    },
+
+    /** Whether another connection has committed since `load`. */
+    hasChanged: () => selectDataVersion.get()?.data_version !== dataVersion,
+    /** After a write of uncertain outcome: our own commits do not count as changes, so the next look must read anew. */
+    distrust: () => {
+      dataVersion = undefined
+    },
+
+    /** Everything that is stored, of one moment; inside a write, what the write sees. */
+    load(): { revision: number; rows: Row[] } {
+      const isOwn = !db.inTransaction
+      if (isOwn) db.run('BEGIN')
+      try {
+        // A restore brings the version of the file it came from.
+        const { user_version } = one<{ user_version: number }>(db, 'PRAGMA user_version')
+        if (user_version !== SCHEMA_VERSION)
+          throw new Displaced(`the store ${path} was given another schema by another program`, true)
+        const loaded = { revision: revision(), rows: selectRows.all() }
+        dataVersion = selectDataVersion.get()?.data_version
+        logIdentity = identify(logPath)
+        return loaded
+      } finally {
+        if (isOwn && db.inTransaction) db.run('COMMIT')
+      }
+    },
+
+    begin: () => void db.run('BEGIN IMMEDIATE'),
+    commit: () => void db.run('COMMIT'),
+    /** SQLite has already rolled back after some errors, a full disk among them. */
+    rollback: () => {
+      try {
+        if (db.inTransaction) db.run('ROLLBACK')
+      } catch (error) {
+        // The error that led here is the one to tell; `isSound` says that the connection is of no more use.
+        if (!(error instanceof SQLiteError)) throw error
+      }
+    },
+    /** False when a transaction could not be ended. */
+    isSound: () => !db.inTransaction,
+
+    /**
+     * Writes inside the transaction that is open.
+     * in: `document` and its revision, none for a removal; `shown` is the change counter that readers have seen
+     * out: the store's change counter after it
+     * throws: SQLiteError
+     */
+    write(
+      { action, kind, id, actor, at }: Change,
+      row: { document: string; revision: number } | undefined,
+      shown: number,
+    ): number {
+      if (revision() < shown) raiseRevision.run(shown)
+      if (!row) remove.run(kind, id)
+      else if (action === 'create') insert.run(kind, id, row.document, row.revision, at, at)
+      else update.run(row.document, row.revision, at, kind, id)
+      const { lastInsertRowid } = insertChange.run(at, action, kind, id, actor.adminKey, actor.address)
+      forgetChanges.run(Number(lastInsertRowid) - CHANGES_KEPT)
+      return revision()
+    },
+
+    /**
+     * Lets go of a file that is no longer at the path. What the write-ahead log holds is moved into that file first: the
+     * log stays behind at the path, and SQLite would replay it over whatever file is put there.
+     * out: false while the log could not be emptied because another process reads the old file; nothing was closed then
+     */
+    abandon(): boolean {
+      emptyLog()
+      const log = statSync(logPath, { bigint: true, throwIfNoEntry: false })
+      if (log && log.size > 0n && `${log.dev}:${log.ino}` === logIdentity) return false
+      close()
+      return true
+    },
+
+    close,
+
+    /** Empties the write-ahead log into the file, as far as other processes let it, and closes. */
+    finish(): void {
+      emptyLog()
+      close()
+    },
+  }
+}
+
+/** True when the file was created here. The parent directory must exist; the mode does not depend on the umask. */
+function prepareFile(path: string, create: boolean): boolean {
+  const folder = dirname(resolve(path))
+  const place = lookAt(folder)
+  if (!place) throw new StoreOpenError(`the folder ${folder} of the store does not exist; create it, or change store.path`)
+  if (!place.isDirectory()) throw new StoreOpenError(`${folder}, which should hold the store, is not a folder; change store.path`)
+  const file = lookAt(path)
+  if (file?.isDirectory()) throw new StoreOpenError(`the store path ${path} is a folder; name a file in store.path`)
+  if (file && !file.isFile()) throw new StoreOpenError(`the store path ${path} is not a regular file; name a file in store.path`)
+  // SQLite keeps its log and index beside the file.
+  if (!mayWrite(folder)) {
+    throw new StoreOpenError(`the folder ${folder} of the store cannot be written; give the gateway's user write access to it`)
+  }
+  if (file) {
+    if (mayWrite(path)) return false
+    throw new StoreOpenError(`the store ${path} cannot be written; give the gateway's user write access to it`)
+  }
+  if (!create) throw new StoreOpenError(`there is no store file ${path}; put it back, or restore a backup there`)
+  try {
+    closeSync(openSync(path, 'wx', 0o600))
+    const parent = openSync(folder, 'r')
+    try {
+      // Without this the name of the new file may be lost with the power, however well its content is kept.
+      fsyncSync(parent)
+    } finally {
+      closeSync(parent)
+    }
+    return true
+  } catch (error) {
+    throw new StoreOpenError(`the store ${path} cannot be created: ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+/** Removes what a failed start has created, so that it leaves nothing behind. */
+function removeNew(path: string): void {
+  for (const suffix of ['', '-wal', '-shm']) {
+    try {
+      unlinkSync(path + suffix)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') return
+    }
+  }
+}
+
+/**
+ * Looks at an existing file without changing it, or leaving anything beside it.
+ * throws: StoreOpenError when it is not a sound database of ours, or one of a newer version
+ */
+function inspect(path: string, mayBeEmpty: boolean, busyMs: number): void {
+  const head = readHead(path)
+  if (head === '') {
+    if (mayBeEmpty) return
+    throw new StoreOpenError(`the store file ${path} is empty; put the store back, or restore a backup there`)
+  }
+  if (head !== SQLITE_MAGIC) {
+    throw new StoreOpenError(`${path} is not an SQLite database; name another file in store.path, or move this one away`)
+  }
+  // A plain read-only connection would leave a log and an index behind; where there is a log, it must be read though.
+  const hasLog = (lookAt(`${path}-wal`)?.size ?? 0) > 0
+  const db = hasLog
+    ? new Database(path, { readonly: true, strict: true })
+    : new Database(`${pathToFileURL(path).href}?immutable=1`, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI)
+  try {
+    db.run(`PRAGMA busy_timeout = ${Math.trunc(busyMs)}`)
+    const { application_id } = one<{ application_id: number }>(db, 'PRAGMA application_id')
+    const { user_version } = one<{ user_version: number }>(db, 'PRAGMA user_version')
+    const tables = db
+      .query<{ name: string }, []>(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+      )
+      .all()
+      .map(({ name }) => name)
+    const isOurs = application_id === APPLICATION_ID
+    // A text dump restored into a new file carries neither id nor version: there the tables must speak for it.
+    if (!isOurs && (application_id !== 0 || user_version !== 0 || tables.some(name => !TABLES.includes(name)))) {
+      throw new StoreOpenError(`${path} is a database of another program; name another file in store.path`)
+    }
+    if (user_version > SCHEMA_VERSION) {
+      throw new StoreOpenError(
+        `the store ${path} was written by a newer version (schema ${user_version}, this version knows ${SCHEMA_VERSION}); start that version, or restore a backup`,
+      )
+    }
+    const sound = db.query<{ quick_check: string }, []>('PRAGMA quick_check(1)').get()
+    if (sound?.quick_check !== 'ok') throw new StoreOpenError(damaged(path))
+    if (!tables.includes('resources')) {
+      if (tables.length === 0 && mayBeEmpty && user_version === 0) return
+      throw new StoreOpenError(
+        `the store ${path} has no table "resources"; restore a backup, or move the file away to start anew`,
+      )
+    }
+    const columns = db.query<{ name: string }, []>("SELECT name FROM pragma_table_info('resources')").all()
+    const missing = COLUMNS.filter(column => !columns.some(({ name }) => name === column))
+    if (missing.length > 0) {
+      throw new StoreOpenError(`the table "resources" of the store ${path} lacks ${missing.join(', ')}; restore a backup`)
+    }
+  } finally {
+    db.close()
+  }
+}
+
+/** Brings the schema up to this version, in one transaction that also keeps a second gateway from doing the same. */
+function migrate(db: Database, path: string): void {
+  const isCurrent = () =>
+    one<{ user_version: number }>(db, 'PRAGMA user_version').user_version === SCHEMA_VERSION &&
+    one<{ application_id: number }>(db, 'PRAGMA application_id').application_id === APPLICATION_ID &&
+    one<{ count: number }>(
+      db,
+      `SELECT count(*) AS count FROM sqlite_schema WHERE name IN ('meta', 'changes', 'resources_insert', 'resources_update', 'resources_delete')`,
+    ).count === 5
+  if (isCurrent()) return
+  db.run('BEGIN IMMEDIATE')
+  try {
+    const { user_version } = one<{ user_version: number }>(db, 'PRAGMA user_version')
+    if (user_version > SCHEMA_VERSION) {
+      throw new StoreOpenError(`the store ${path} has just been taken over by a newer version; start that version`)
+    }
+    // The newest list is run even where the version says that it was: it puts back what someone has dropped.
+    for (const statements of MIGRATIONS.slice(Math.min(user_version, SCHEMA_VERSION - 1))) {
+      for (const statement of statements) db.run(statement)
+    }
+    db.run(`PRAGMA application_id = ${APPLICATION_ID}`)
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`)
+    db.run('COMMIT')
+  } finally {
+    if (db.inTransaction) db.run('ROLLBACK')
+  }
+}
+
+/** SQLite opens what it cannot write read-only, in silence: a write that is rolled back tells. */
+function proveWritable(db: Database): void {
+  try {
+    db.run('BEGIN IMMEDIATE')
+  } catch (error) {
+    // Whoever holds the lock is writing to it.
+    if (isBusy(error)) return
+    throw error
+  }
+  try {
+    db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`)
+  } finally {
+    if (db.inTransaction) db.run('ROLLBACK')
+  }
+}
+
+function one<T>(db: Database, sql: string): T {
+  const row = db.query<T, []>(sql).get()
+  if (row === null) throw new Error(`no answer to ${sql}`)
+  return row
+}
+
+/** Device and inode of the file at a path; undefined when there is none. */
+function identify(path: string): string | undefined {
+  const file = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return file && `${file.dev}:${file.ino}`
+}
+
+function lookAt(path: string) {
+  try {
+    return statSync(path, { throwIfNoEntry: false })
+  } catch (error) {
+    if (codeOf(error) === 'ENOTDIR') return undefined
+    throw new StoreOpenError(`${path} cannot be looked at: ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+/** The mode of the file when others than its owner may read or write it: it holds credentials. */
+export function openToOthers(path: string): string | undefined {
+  const mode = (lookAt(path)?.mode ?? 0) & 0o777
+  return (mode & 0o077) === 0 ? undefined : `0${mode.toString(8)}`
+}
+
+function mayWrite(path: string): boolean {
+  try {
+    accessSync(path, modes.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function readHead(path: string): string {
+  const file = openSync(path, 'r')
+  try {
+    const head = Buffer.alloc(SQLITE_MAGIC.length)
+    return head.toString('latin1', 0, readSync(file, head, 0, head.length, 0))
+  } finally {
+    closeSync(file)
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined
+  return typeof error.code === 'string' ? error.code : undefined
+}
+
+function reasonOf(error: unknown): string {
+  const code = codeOf(error)
+  if (code === 'EACCES' || code === 'EPERM') return "permission denied; give the gateway's user access to it"
+  if (code === 'EROFS') return 'the file system is read-only'
+  if (code === 'ENOSPC') return 'the disk is full'
+  return code ?? 'unknown reason'
+}
+
+/** Another connection holds the lock; it will let go. */
+export function isBusy(error: unknown): boolean {
+  const code = error instanceof SQLiteError ? (error.code ?? '') : ''
+  return code.startsWith('SQLITE_BUSY') || code.startsWith('SQLITE_LOCKED')
+}
+
+/** After these the connection is as good as before: the file refused, or someone was in the way. */
+export function keepsConnection(error: unknown): boolean {
+  const code = error instanceof SQLiteError ? (error.code ?? '') : ''
+  return isBusy(error) || /^SQLITE_(FULL|READONLY|CONSTRAINT|NOMEM|INTERRUPT|TOOBIG)/.test(code)
+}
+
+const damaged = (path: string) => `the store ${path} is damaged; restore a backup, or move the file away to start anew`
+
+/** Why SQLite or the file system refused, in words for an operator, by SQLite's result codes (sqlite.org/rescode.html). */
+export function explain(error: unknown, path: string): string {
+  if (error instanceof StoreOpenError || error instanceof Displaced) return error.message
+  const code = codeOf(error) ?? ''
+  if (isBusy(error)) return `the store is locked by another process; find who holds ${path} and try again`
+  for (const [prefix, words] of REASONS) if (code.startsWith(prefix)) return words(path)
+  if (error instanceof SQLiteError)
+    return `the store ${basename(path)} failed with ${code || 'an unknown error'}; see the gateway's log`
+  return `the store ${path} cannot be reached: ${reasonOf(error)}`
+}
+
+const REASONS: readonly (readonly [string, (path: string) => string])[] = [
+  ['SQLITE_FULL', path => `the disk of the store ${path} is full; free space and try again`],
+  ['SQLITE_READONLY', path => `the store ${path} is read-only; make the file and its folder writable and try again`],
+  ['SQLITE_IOERR', path => `the disk of the store ${path} failed; check the disk, its space and its quota, and try again`],
+  ['SQLITE_CORRUPT', damaged],
+  ['SQLITE_NOTADB', path => `${path} is not an SQLite database; restore a backup, or name another file in store.path`],
+  ['SQLITE_CANTOPEN', path => `the store ${path} cannot be opened; check that it exists and may be read and written`],
+  ['SQLITE_PERM', path => `the store ${path} may not be accessed; check the rights of the gateway's user`],
+  ['SQLITE_PROTOCOL', path => `the lock of the store ${path} cannot be had; put the store on a local disk`],
+  ['SQLITE_CONSTRAINT', path => `a rule inside the store ${path} that is not the gateway's refused the write; remove it`],
+  ['SQLITE_ERROR', path => `the tables of the store ${path} were changed by another program; restore a backup`],
+]

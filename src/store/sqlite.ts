@@ -1,0 +1,281 @@
+import { SQLiteError } from 'bun:sqlite'
+import { resolve } from 'node:path'
+import type { Log } from '../lib/log.ts'
+import type { Kind } from '../resources/index.ts'
+import {
+  type Change,
+  Displaced,
+  explain,
+  isBusy,
+  keepsConnection,
+  openStoreFile,
+  openToOthers,
+  type StoreFile,
+  StoreOpenError,
+} from './sqlite-file.ts'
+import { type Actor, type Store, StoreUnavailable } from './store.ts'
+import { createTable, type Draft, type WallClock } from './table.ts'
+
+export { StoreOpenError }
+
+export type SqliteStoreOptions = {
+  /** The database file; created when it is missing, in a folder that exists. */
+  path: string
+  /** `monotonic` is milliseconds that only grow. */
+  clock: WallClock & { monotonic(): number }
+  log: Log
+  /** How often the file is looked at for changes that others made. */
+  pollMs?: number
+  /** How long a write waits for a lock that another process holds. */
+  busyWaitMs?: number
+}
+
+const FIRST_PAUSE_MS = 10
+const LONGEST_PAUSE_MS = 320
+
+/** A change to make, and what makes it visible once it is durable, given the store's new change counter. */
+type Plan<T> = { change: Change; row: { document: string; revision: number } | undefined; apply(revision: number): T }
+
+/**
+ * The store in an SQLite file.
+ *
+ * SQLite runs on the event loop, so nothing here may wait inside it: a lock is waited for on a timer, and each
+ * transaction begins and ends within one turn of the loop. Writes run one after the other. The file may be written by
+ * others, swapped or removed at any time: it is looked at every `pollMs`, and around each write, and while it cannot be
+ * read the last snapshot goes on serving.
+ * throws: StoreOpenError when the file cannot be opened at the start
+ * source: spec, point 7; bun-notes, "Storage, logs, signals"
+ */
+export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250, busyWaitMs = 2000 }: SqliteStoreOptions): Store {
+  // An absolute path survives a change of directory, and is never taken for one of SQLite's own names such as `:memory:`.
+  const path = resolve(given)
+  const log = parent.as('store')
+  const table = createTable(clock)
+
+  // Nothing is served yet, so that this one time SQLite may wait for another gateway that is migrating.
+  let file: StoreFile | undefined = openStoreFile(path, { create: true, busyMs: busyWaitMs })
+  let problem: string | undefined
+  let busySince: number | undefined
+  let confirmedAt: number | undefined
+  let reported = new Set<string>()
+  let closing: Promise<void> | undefined
+  let queue: Promise<unknown> = Promise.resolve()
+
+  try {
+    load(file)
+    confirmedAt = clock.now()
+  } catch (error) {
+    file.close()
+    throw new StoreOpenError(explain(error, path), { cause: error })
+  }
+  const mode = openToOthers(path)
+  if (mode) log.warn('the store holds credentials and is open to other users; chmod 600 it', { path, mode })
+
+  const timer = setInterval(check, pollMs)
+  timer.unref()
+
+  /** Reads everything anew, and tells of rows that cannot be served. */
+  function load(from: StoreFile): void {
+    const { revision, rows } = from.load()
+    table.load(revision, rows)
+    const now = new Set<string>()
+    for (const { resource_kind, resource_id, last_error_kind, last_error, serving_stale_since } of table.rejected()) {
+      const fault = `${resource_kind}/${resource_id}: ${last_error}`
+      now.add(fault)
+      if (reported.has(fault)) continue
+      const fields = { kind: resource_kind, id: resource_id, reason: last_error_kind, error: last_error }
+      log.warn('a stored row is not served as it stands', { ...fields, last_good_served: serving_stale_since !== undefined })
+    }
+    reported = now
+  }
+
+  /** Looks whether the file is still there and still says what is served. Never throws and never waits. */
+  function check(): void {
+    if (closing) return
+    try {
+      if (file) stay(file)
+      file ??= reopen()
+      busySince = undefined
+      confirmedAt = clock.now()
+      if (problem !== undefined) log.info('the store can be read again', { path })
+      problem = undefined
+    } catch (error) {
+      miss(error)
+    }
+  }
+
+  /** Follows the open file. Lets go of it when another one lies at the path, which is then opened in the same look. */
+  function stay(open: StoreFile): void {
+    try {
+      open.assertInPlace()
+      if (open.hasChanged()) load(open)
+    } catch (error) {
+      if (!(error instanceof Displaced)) throw error
+      if (error.isInPlace) open.close()
+      else if (!open.abandon()) {
+        const words = 'and another process still reads the log of the old one, which lies beside it; stop that process first'
+        throw new Displaced(`${error.message}, ${words}`, false)
+      }
+      log.warn(error.message)
+      file = undefined
+    }
+  }
+
+  function reopen(): StoreFile {
+    const opened = openStoreFile(path, { create: false, busyMs: 0 })
+    try {
+      load(opened)
+      return opened
+    } catch (error) {
+      opened.close()
+      throw error
+    }
+  }
+
+  /** The file could not be read: the last snapshot goes on serving, and the status says why. */
+  function miss(error: unknown): void {
+    if (isBusy(error)) {
+      busySince ??= clock.monotonic()
+      if (clock.monotonic() - busySince < busyWaitMs) return
+    }
+    const words = explain(error, path)
+    if (problem === undefined) table.loadFailed()
+    if (problem !== words) log.warn('the store cannot be read; what was read last goes on serving', { problem: words })
+    problem = words
+    if (file && !(error instanceof Displaced)) drop(error, file)
+  }
+
+  /** Closes a connection that an error may have left unusable; the next look opens a new one. */
+  function drop(error: unknown, open: StoreFile): void {
+    if (keepsConnection(error) && open.isSound()) return
+    file = undefined
+    open.close()
+  }
+
+  /**
+   * One write: refreshed, checked, durable, and only then visible.
+   * in: `prepare` sees the newest state; it gives the change to make, or undefined when there is nothing to do
+   * out: what `prepare` makes of the new change counter once the change is durable
+   * throws: what `prepare` throws; StoreUnavailable; SQLiteError while the store is locked
+   */
+  function transact<T>(prepare: () => Plan<T> | undefined): T | undefined {
+    if (!file) check()
+    const open = file
+    if (!open) throw new StoreUnavailable(problem ?? `the store ${path} is not open`)
+    let plan: Plan<T> | undefined
+    let revision = 0
+    open.assertInPlace()
+    try {
+      open.begin()
+      if (open.hasChanged()) load(open)
+      plan = prepare()
+      if (!plan) return undefined
+      revision = open.write(plan.change, plan.row, table.snapshot.revision)
+      open.assertInPlace()
+      open.commit()
+    } finally {
+      open.rollback()
+    }
+    // SQLite writes into a file without a name as gladly as into any other.
+    open.assertInPlace()
+    confirmedAt = clock.now()
+    return plan.apply(revision)
+  }
+
+  /** Runs a write after those before it, and again while another process holds the lock. */
+  function write<T>(prepare: () => Plan<T> | undefined): Promise<T | undefined> {
+    if (closing) return Promise.reject(new StoreUnavailable('the store is closed because the gateway is stopping'))
+    const queuedAt = clock.monotonic()
+    const turn = queue.then(async () => {
+      // Time in the queue counts, or the writes behind a locked one would each wait in full.
+      let budgetMs = busyWaitMs - (clock.monotonic() - queuedAt)
+      for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
+        try {
+          return transact(prepare)
+        } catch (error) {
+          if (!isBusy(error) || budgetMs <= 0) throw refusal(error)
+        }
+        await Bun.sleep(Math.min(pauseMs, budgetMs))
+        budgetMs -= pauseMs
+      }
+    })
+    queue = turn.catch(() => undefined)
+    return turn
+  }
+
+  /** What the caller is told, after the store has been put back into a state to go on from. */
+  function refusal(error: unknown): unknown {
+    if (!(error instanceof Displaced || error instanceof SQLiteError)) return error
+    const words = explain(error, path)
+    log.error('the store refused a write', { problem: words })
+    if (!isBusy(error)) file?.distrust()
+    if (error instanceof Displaced) check()
+    else if (file) drop(error, file)
+    return new StoreUnavailable(words, { cause: error })
+  }
+
+  const change = (action: Change['action'], kind: Kind, id: string, actor: Actor): Change => {
+    return { action, kind, id, actor, at: new Date(clock.now()).toISOString() }
+  }
+  const putting = <K extends Kind>(action: 'create' | 'replace', draft: Draft<K>, actor: Actor) => ({
+    change: change(action, draft.kind, draft.id, actor),
+    row: draft,
+    apply: (revision: number) => table.put(draft, revision),
+  })
+
+  return {
+    get snapshot() {
+      return table.snapshot
+    },
+    get status() {
+      return table.status({ connected: !closing && problem === undefined, problem, confirmedAt })
+    },
+    list: table.list,
+    get: table.get,
+
+    async create(kind, value, actor) {
+      const id = crypto.randomUUID()
+      const created = await write(() => putting('create', table.draft(kind, id, value, 1), actor))
+      if (!created) throw new Error('a creation without an outcome')
+      return created
+    },
+
+    replace(kind, id, compute, actor) {
+      return write(() => {
+        const now = table.get(kind, id)
+        const revision = table.revisionOf(kind, id)
+        if (!now || revision === undefined) return undefined
+        // A copy: the entry is part of snapshots that requests are working on.
+        const value = compute(structuredClone(now.value))
+        return putting('replace', table.draft(kind, id, value, revision + 1), actor)
+      })
+    },
+
+    async remove(kind, id, actor) {
+      const removed = await write(() => {
+        if (table.revisionOf(kind, id) === undefined) return undefined
+        return {
+          change: change('remove', kind, id, actor),
+          row: undefined,
+          apply: (revision: number) => {
+            table.remove(kind, id, revision)
+            return true
+          },
+        }
+      })
+      return removed ?? false
+    },
+
+    refresh: check,
+
+    /** Writes that were accepted are finished first. */
+    close() {
+      clearInterval(timer)
+      closing ??= queue.then(() => {
+        file?.finish()
+        file = undefined
+      })
+      return closing
+    },
+  }
+}

@@ -1,0 +1,332 @@
+import { printable } from '../lib/log.ts'
+import { type Kind, kinds, RESOURCES, type Resource } from '../resources/index.ts'
+import { type BadReading, type GoodReading, isKind, type Reading, type Row, readDocument, readRevision, sha256 } from './rows.ts'
+import { buildSnapshot, type Snapshot } from './snapshot.ts'
+import { type Entry, NameTaken, type Rejection, type StoreStatus } from './store.ts'
+
+/** One row as this process last saw it, and what became of it. */
+type Held<K extends Kind> = {
+  id: string
+  /** As stored: a row whose text did not change is not read again. */
+  document: unknown
+  revision: number
+  reading: Reading<K>
+  /** What is served for this row: its own reading, or the last good one. */
+  served: GoodReading<K> | undefined
+  /** The newest reading that was ever served, kept while the row is bad. */
+  lastGood: GoodReading<K> | undefined
+  /** Set while the row is not served as it stands. */
+  trouble: Trouble | undefined
+}
+type Trouble = { problem: BadReading; firstSeenAtMs: number; staleSinceMs: number | undefined }
+type Stranger = { kind: string; id: string; trouble: Trouble }
+
+/** All rows of one kind, in the order of their creation, and what follows from them. */
+type Shelf<K extends Kind> = {
+  rows: Map<string, Held<K>>
+  entries: Map<string, Entry<K>>
+  /** Ids by the name that each one serves under. */
+  names: Map<string, string>
+  troubled: Held<K>[]
+  unknownFields: Map<string, number>
+}
+type Shelves = { [K in Kind]: Shelf<K> }
+
+/** A document that may be written: it reads back, and its name is free. */
+export type Draft<K extends Kind> = {
+  kind: K
+  id: string
+  /** The text to store. */
+  document: string
+  revision: number
+  reading: GoodReading<K>
+}
+
+/** What a store knows beside the rows; the table supplies the rest of its status. */
+export type Connection = Pick<StoreStatus, 'connected' | 'problem' | 'confirmedAt'>
+
+/** What the table needs of the gateway's clock: epoch milliseconds. */
+export type WallClock = { now(): number }
+
+export type Table = ReturnType<typeof createTable>
+
+/**
+ * The rows of a store as this process last saw them, with the snapshot that is served from them and the history that
+ * `/status/config` tells. Both backends keep one; it does no input or output.
+ *
+ * A row that does not validate is not served; the last good version of it is, while there is one. Of two rows with one
+ * name the first by creation is served (spec, row 27). A version that is only the last good one never takes a name from
+ * a row that is good today.
+ */
+export function createTable(clock: WallClock) {
+  const shelves: Shelves = { provider_keys: newShelf(), models: newShelf(), api_keys: newShelf() }
+  let strangers: Stranger[] = []
+  let snapshot: Snapshot = buildSnapshot(0, entriesOf(shelves))
+
+  let applySeq = 0
+  let appliedAtMs: number | undefined
+  let observedAtMs: number | undefined
+  let seenAtMs = clock.now()
+  let reloads = 0
+  const reloadFailures: Record<string, number> = {}
+  let lastReload: { successful: boolean; atMs: number } | undefined
+  let lastReloadSuccessAtMs: number | undefined
+  let lastFailure: { atMs: number; kind: string; error: string } | undefined
+  let hash: { applySeq: number; hex: string } | undefined
+
+  /** Decides what each row of a kind serves. */
+  function settle<K extends Kind>(kind: K, now: number): void {
+    const shelf = shelves[kind]
+    const { unique } = RESOURCES[kind]
+    const names = new Map<string, string>()
+    for (const { id, reading } of shelf.rows.values()) {
+      if (reading.ok && !names.has(reading.name)) names.set(reading.name, id)
+    }
+    const entries = new Map<string, Entry<K>>()
+    const troubled: Held<K>[] = []
+    const unknownFields = new Map<string, number>()
+    for (const [id, held] of shelf.rows) {
+      const { reading } = held
+      if (reading.ok && names.get(reading.name) === id) {
+        held.served = reading
+        held.lastGood = reading
+        held.trouble = undefined
+      } else {
+        const { lastGood } = held
+        const isStale = lastGood !== undefined && !names.has(lastGood.name)
+        held.served = isStale ? lastGood : undefined
+        if (isStale) names.set(lastGood.name, id)
+        held.trouble = {
+          problem: reading.ok
+            ? { ok: false, kind: 'schema_failed', error: `${unique}: name already in use by an older row` }
+            : reading,
+          firstSeenAtMs: held.trouble?.firstSeenAtMs ?? now,
+          staleSinceMs: isStale ? (held.trouble?.staleSinceMs ?? now) : undefined,
+        }
+        troubled.push(held)
+      }
+      if (!held.served) continue
+      entries.set(id, held.served.entry)
+      for (const field of held.served.unknownFields) unknownFields.set(field, (unknownFields.get(field) ?? 0) + 1)
+    }
+    Object.assign(shelf, { names, entries, troubled, unknownFields } satisfies Omit<Shelf<K>, 'rows'>)
+  }
+
+  function publish(revision: number, now: number): void {
+    snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot)
+    applySeq += 1
+    appliedAtMs = now
+    observedAtMs = now
+  }
+
+  /** Puts a stored row on its shelf, reading it only where it is not the row we know. */
+  function hold<K extends Kind>(kind: K, id: string, row: Row, next: Shelf<K>): void {
+    const known = shelves[kind].rows.get(id)
+    const revision = readRevision(row.revision)
+    if (known && known.document === row.document && known.revision === revision) {
+      next.rows.set(id, known)
+      return
+    }
+    const reading = readDocument(kind, id, row.document, revision)
+    const { lastGood, trouble } = known ?? {}
+    next.rows.set(id, { id, document: row.document, revision, reading, served: undefined, lastGood, trouble })
+  }
+
+  /** Takes a shelf over from a full load. False when it holds what was known. */
+  function adopt<K extends Kind>(kind: K, next: Shelf<K>, now: number): boolean {
+    const before = shelves[kind].rows
+    if (before.size === next.rows.size) {
+      const known = before.values()
+      if (next.rows.values().every(held => known.next().value === held)) return false
+    }
+    shelves[kind].rows = next.rows
+    settle(kind, now)
+    return true
+  }
+
+  function failed(reason: string, kind: string, error: string, now: number): void {
+    reloadFailures[reason] = (reloadFailures[reason] ?? 0) + 1
+    lastFailure = { atMs: now, kind, error }
+  }
+
+  return {
+    get snapshot() {
+      return snapshot
+    },
+
+    list<K extends Kind>(kind: K): Entry<K>[] {
+      return [...shelves[kind].entries.values()]
+    },
+
+    get<K extends Kind>(kind: K, id: string): Entry<K> | undefined {
+      return shelves[kind].entries.get(id)
+    },
+
+    /** Revision of a row, whether it is served or not; undefined when there is none. */
+    revisionOf(kind: Kind, id: string): number | undefined {
+      return shelves[kind].rows.get(id)?.revision
+    },
+
+    /**
+     * A full load: `rows` are all there are, in the order of their creation.
+     * in: the store's change counter; one that stands still or went back (a backup was restored) is moved on, so that
+     * the snapshot's revision only grows
+     */
+    load(revision: number, rows: Iterable<Row>): void {
+      const now = clock.now()
+      const next: Shelves = { provider_keys: newShelf(), models: newShelf(), api_keys: newShelf() }
+      const met: Stranger[] = []
+      for (const row of rows) {
+        const { kind, id } = row
+        if (typeof kind === 'string' && isKind(kind) && typeof id === 'string' && id !== '') hold(kind, id, row, next[kind])
+        else met.push(meet(row, strangers, now))
+      }
+      strangers = met
+      seenAtMs = now
+      observedAtMs = now
+      const changed = kinds.filter(kind => adopt(kind, next[kind], now))
+      if (changed.length > 0 || applySeq === 0) publish(Math.max(revision, snapshot.revision + 1), now)
+      else if (revision > snapshot.revision) publish(revision, now)
+
+      reloads += 1
+      const problems = [...strangers, ...kinds.flatMap((kind): { trouble?: Trouble }[] => shelves[kind].troubled)].flatMap(
+        ({ trouble }) => (trouble ? [trouble.problem] : []),
+      )
+      const reasons = new Set(problems.map(({ kind }) => (kind === 'non_json' ? 'parse' : 'validate')))
+      const [first] = problems
+      if (first) for (const reason of reasons) failed(reason, first.kind, first.error, now)
+      else lastReloadSuccessAtMs = now
+      lastReload = { successful: first === undefined, atMs: now }
+    },
+
+    /** A full load that could not be made: the source cannot be reached. What was loaded goes on serving. */
+    loadFailed(): void {
+      const now = clock.now()
+      reloads += 1
+      failed('fetch', 'fetch', 'configuration source unreachable', now)
+      lastReload = { successful: false, atMs: now }
+    },
+
+    /**
+     * Prepares a write.
+     * throws: NameTaken; Error when the value does not read back, which is a fault of the caller, who validates
+     */
+    draft<K extends Kind>(kind: K, id: string, value: Resource[K], revision: number): Draft<K> {
+      const document = JSON.stringify(value)
+      const reading = readDocument(kind, id, document, revision)
+      if (!reading.ok) throw new Error(`a document of ${kind} would not read back: ${reading.error}`)
+      const owner = shelves[kind].names.get(reading.name)
+      const { unique } = RESOURCES[kind]
+      // A key hash is as good as a credential to whoever reads logs: only the member's name is told.
+      if (owner !== undefined && owner !== id) throw new NameTaken(unique === 'key_hash' ? unique : printable(reading.name))
+      return { kind, id, document, revision, reading }
+    },
+
+    /** Applies a write that is durable by now. */
+    put<K extends Kind>({ kind, id, document, revision, reading }: Draft<K>, storeRevision: number): Entry<K> {
+      const now = clock.now()
+      shelves[kind].rows.set(id, { id, document, revision, reading, served: reading, lastGood: reading, trouble: undefined })
+      settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now)
+      return reading.entry
+    },
+
+    /** Applies a removal that is durable by now. */
+    remove(kind: Kind, id: string, storeRevision: number): void {
+      const now = clock.now()
+      shelves[kind].rows.delete(id)
+      settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now)
+    },
+
+    /** Rows that are not served as they stand. */
+    rejected,
+
+    status({ connected, problem, confirmedAt }: Connection): StoreStatus {
+      return {
+        connected,
+        problem,
+        observedRevision: snapshot.revision,
+        appliedRevision: snapshot.revision,
+        observedAt: observedAtMs === undefined ? undefined : time(observedAtMs),
+        applySeq,
+        appliedAt: appliedAtMs === undefined ? undefined : time(appliedAtMs),
+        configHash: applySeq === 0 ? undefined : configHash(),
+        confirmedAt,
+        lastReload: lastReload && { successful: lastReload.successful, at: time(lastReload.atMs) },
+        lastReloadSuccessAt: lastReloadSuccessAtMs,
+        lastFailure: lastFailure
+          ? { at: time(lastFailure.atMs), last_error_kind: lastFailure.kind, last_error: lastFailure.error }
+          : null,
+        rejected: rejected(),
+        partiallyCompatible: kinds.flatMap(kind =>
+          [...shelves[kind].unknownFields].sort().map(([field, count]) => ({ resource_kind: kind, field, count })),
+        ),
+        reloads,
+        reloadFailures: { ...reloadFailures },
+      }
+    },
+  }
+
+  function rejected(): Rejection[] {
+    const now = clock.now()
+    const tell = (kind: string, id: string, { problem, firstSeenAtMs, staleSinceMs }: Trouble): Rejection => ({
+      resource_kind: kind,
+      resource_id: printable(id),
+      last_error_kind: problem.kind,
+      last_error: problem.error,
+      first_seen_at: time(firstSeenAtMs),
+      last_seen_at: time(Math.max(seenAtMs, firstSeenAtMs)),
+      ...(staleSinceMs !== undefined && {
+        serving_stale_since: time(staleSinceMs),
+        serving_stale_age_seconds: Math.max(0, Math.floor((now - staleSinceMs) / 1000)),
+      }),
+    })
+    const known = kinds.flatMap(kind =>
+      shelves[kind].troubled.flatMap(({ id, trouble }) => (trouble ? [tell(kind, id, trouble)] : [])),
+    )
+    return [...known, ...strangers.map(({ kind, id, trouble }) => tell(kind, id, trouble))]
+  }
+
+  /**
+   * SHA-256 over what is served: it changes when content changes, and equal content gives equal hashes. The digests of
+   * rows are added up, so that order does not matter and no row is hashed twice.
+   * source: control-bootstrap §5.3, "any deterministic equivalent serves"
+   */
+  function configHash(): string {
+    if (hash?.applySeq === applySeq) return hash.hex
+    let sum = 0n
+    for (const kind of kinds) for (const { served } of shelves[kind].rows.values()) if (served) sum += served.digest
+    hash = { applySeq, hex: sha256(BigInt.asUintN(256, sum).toString(16)) }
+    return hash.hex
+  }
+}
+
+function newShelf<K extends Kind>(): Shelf<K> {
+  return { rows: new Map(), entries: new Map(), names: new Map(), troubled: [], unknownFields: new Map() }
+}
+
+function entriesOf(shelves: Shelves): Snapshot['entries'] {
+  return {
+    provider_keys: shelves.provider_keys.entries,
+    models: shelves.models.entries,
+    api_keys: shelves.api_keys.entries,
+  }
+}
+
+/** A row that has no place here: of a kind that this version does not know, or without a usable id. */
+function meet(row: Row, before: Stranger[], now: number): Stranger {
+  const kind = typeof row.kind === 'string' ? printable(row.kind) : ''
+  const id = typeof row.id === 'string' ? row.id : ''
+  const problem: BadReading =
+    typeof row.kind !== 'string' || row.kind === '' || id === ''
+      ? { ok: false, kind: 'bad_key', error: 'kind and id must be text that is not empty' }
+      : { ok: false, kind: 'unknown_kind', error: 'this version does not know resources of this kind' }
+  const known = before.find(each => each.kind === kind && each.id === id)
+  return { kind, id, trouble: { problem, firstSeenAtMs: known?.trouble.firstSeenAtMs ?? now, staleSinceMs: undefined } }
+}
+
+/** RFC 3339, UTC, whole seconds. */
+function time(ms: number): string {
+  return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z')
+}

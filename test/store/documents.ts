@@ -1,0 +1,31 @@
+import { ApiKey } from '../../src/resources/api-key.ts'
+import { Model } from '../../src/resources/model.ts'
+import { ProviderKey } from '../../src/resources/provider-key.ts'
+import type { Actor } from '../../src/store/store.ts'
+
+/** Valid documents for tests of the store, as the admin API hands them over: parsed, with their defaults. */
+export const SECRET = 'upstream-credential-0001'
+export const actor: Actor = { adminKey: 'admin_keys[0]', address: '127.0.0.1' }
+
+export function providerKey(display_name: string, more: Record<string, unknown> = {}): ProviderKey {
+  return ProviderKey.parse({ display_name, provider: 'vllm', adapter: 'openai', secret: SECRET, ...more })
+}
+export function model(display_name: string, more: Record<string, unknown> = {}): Model {
+  return Model.parse({ display_name, provider: 'vllm', model_name: 'org/model', provider_key_id: 'some-key', ...more })
+}
+export function apiKey(plaintext: string, more: Record<string, unknown> = {}): ApiKey {
+  return ApiKey.parse({ key_hash: hashOf(plaintext), allowed_models: ['*'], ...more })
+}
+export function hashOf(plaintext: string): string {
+  return new Bun.CryptoHasher('sha256').update(plaintext).digest('hex')
+}
+
+/** A wall clock that stands still until a test moves it; durations are real. */
+export function testClock(startMs = Date.parse('2026-03-01T12:00:00.750Z')) {
+  const clock = {
+    ms: startMs,
+    now: () => clock.ms,
+    monotonic: () => performance.now(),
+  }
+  return clock
+}
