@@ -25,6 +25,14 @@ export const ApiKey = z
     user_id: optional(text()).describe('User behind the key, for records and header templates.'),
     user_name: optional(text()).describe('Name of the user, for records.'),
   })
-  .meta({ id: 'ApiKey' })
+  .meta({
+    id: 'ApiKey',
+    examples: [
+      {
+        key_hash: 'f39485b1ed9b0ba68f2804cb94e29e632f256bd6f37aa4d071cf3f9967a65b1d',
+        allowed_models: ['llama-3-private'],
+      },
+    ],
+  })
 
 export type ApiKey = z.output<typeof ApiKey>

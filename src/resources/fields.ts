@@ -8,7 +8,10 @@ export function optional<T extends z.ZodType>(schema: T) {
 /** An optional member that has a value all the same when it is left out: what `schema` makes of `fallback`. */
 export function defaulted<T extends z.ZodType>(schema: T, fallback: z.input<T>) {
   const value = schema.parse(fallback)
-  return schema.nullish().transform((given): z.output<T> => given ?? value)
+  return schema
+    .nullish()
+    .transform((given): z.output<T> => given ?? value)
+    .meta({ default: fallback })
 }
 
 /** A string that says something. */

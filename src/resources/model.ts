@@ -33,7 +33,18 @@ export const DirectModel = z
       }),
     ).describe('Price metadata. Both numbers, or none.'),
   })
-  .meta({ id: 'Model' })
+  .meta({
+    id: 'Model',
+    examples: [
+      {
+        display_name: 'llama-3-private',
+        provider: 'vllm',
+        model_name: 'meta-llama/Llama-3.1-8B-Instruct',
+        provider_key_id: '0b9f6a52-6f0e-4f0b-9d53-0c9b1a7e4c11',
+        cost: { input_per_1k: 0, output_per_1k: 0 },
+      },
+    ],
+  })
 
 export const Model = DirectModel
 export type Model = z.output<typeof Model>

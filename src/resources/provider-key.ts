@@ -73,7 +73,9 @@ export const ProviderKey = z
         'Upstream credential, sent as the bearer token. A placeholder where the server needs none. Exactly one of `secret` and `api_key`.',
       )
       .meta({ writeOnly: true }),
-    api_key: optional(text()).describe('Other spelling of `secret`.').meta({ writeOnly: true }),
+    api_key: optional(text())
+      .describe('Other spelling of `secret`, which it reads as.')
+      .meta({ writeOnly: true, 'x-alias-of': 'secret' }),
     api_base: optional(
       z.string().superRefine((value, context) => {
         const problem = checkApiBase(value)
@@ -95,11 +97,11 @@ export const ProviderKey = z
     ).describe('TLS of this endpoint alone.'),
     telemetry_tags: defaulted(
       z.strictObject({
-        kind: optional(z.enum(['catalog', 'byo'])),
-        featured: defaulted(z.boolean(), false),
-        branded_provider: optional(z.string()),
-        pk_label: optional(z.string()),
-        byo_label: optional(z.string()),
+        kind: optional(z.enum(['catalog', 'byo'])).describe('Whether the endpoint comes from a catalog or is your own.'),
+        featured: defaulted(z.boolean(), false).describe('Copied as it is.'),
+        branded_provider: optional(z.string()).describe('Copied as it is.'),
+        pk_label: optional(z.string()).describe('Copied as it is.'),
+        byo_label: optional(z.string()).describe('Copied as it is.'),
       }),
       { featured: false },
     ).describe('Labels copied into usage records.'),
@@ -112,6 +114,17 @@ export const ProviderKey = z
     }
   })
   .transform(({ api_key, ...value }) => ({ ...value, secret: value.secret ?? api_key ?? '' }))
-  .meta({ id: 'ProviderKey' })
+  .meta({
+    id: 'ProviderKey',
+    examples: [
+      {
+        display_name: 'vllm-private',
+        provider: 'vllm',
+        adapter: 'openai',
+        secret: 'not-used-by-vllm',
+        api_base: 'http://10.0.0.5:8000/v1',
+      },
+    ],
+  })
 
 export type ProviderKey = z.output<typeof ProviderKey>

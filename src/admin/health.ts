@@ -1,0 +1,90 @@
+import { z } from 'zod'
+import type { Clock, Lifecycle } from '../gateway.ts'
+import { kinds } from '../resources/index.ts'
+import type { ModelHealth } from '../status/models.ts'
+import type { Store } from '../store/store.ts'
+import { COMMIT, VERSION } from '../version.ts'
+import { allDangling } from './references.ts'
+
+/** Consecutive failures from which a model is shaky, and from which it is taken to be down. source: control-admin-api §5 */
+const FAILURES_SHAKY = 4
+const FAILURES_DOWN = 8
+
+/** Age of the snapshot from which the gateway counts as degraded: nobody could tell whether it is current. */
+const SNAPSHOT_AGE_SECONDS_MAX = 300
+
+const seconds = () => z.int().min(0)
+
+export const HealthResponse = z
+  .strictObject({
+    status: z
+      .enum(['ok', 'degraded', 'unhealthy'])
+      .describe('`unhealthy`: a model has health 2. `degraded`: one has 1, or the snapshot is older than 300 s.'),
+    version: z.string(),
+    commit: z.string().describe('Commit the executable was built from; `source` when it runs from source.'),
+    uptime_seconds: seconds(),
+    models: z.array(
+      z.strictObject({
+        id: z.string(),
+        name: z.string(),
+        health: z
+          .union([z.literal(0), z.literal(1), z.literal(2)])
+          .describe('0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it.'),
+      }),
+    ),
+    config: z.strictObject({
+      snapshot_revision: z.int().describe('Change counter of the store as it is served.'),
+      snapshot_age_seconds: seconds().nullable().describe('Since the snapshot was last confirmed to be what the store holds.'),
+    }),
+    store: z.strictObject({
+      connected: z.boolean().describe('Whether the store can be read. While it cannot, the last snapshot is served.'),
+      problem: z.string().optional().describe('Why not, and what to do.'),
+    }),
+    rejected: z.int().describe('Stored resources that are not served as they stand; `/status/config` lists them.'),
+    dangling: z
+      .array(
+        z.strictObject({
+          kind: z.enum(kinds),
+          id: z.string(),
+          name: z.string().optional(),
+          field: z.string().describe('Member that names what is missing.'),
+          missing: z.string(),
+        }),
+      )
+      .describe('Resources that name another one which does not exist.'),
+  })
+  .meta({ id: 'HealthResponse' })
+
+export type HealthResponse = z.infer<typeof HealthResponse>
+
+function healthOf(failures: number): 0 | 1 | 2 {
+  return failures >= FAILURES_DOWN ? 2 : failures >= FAILURES_SHAKY ? 1 : 0
+}
+
+/** The document of `GET /admin/v1/health`. Information for operators, no probe: its status is always 200. */
+export function healthReport(options: {
+  store: Store
+  clock: Clock
+  lifecycle: Lifecycle
+  modelHealth: ModelHealth
+}): HealthResponse {
+  const { store, clock, lifecycle, modelHealth } = options
+  const { snapshot, status } = store
+  const models = Array.from(snapshot.entries.models.values(), ({ id, value }) => {
+    return { id, name: value.display_name, health: healthOf(modelHealth.failures(id)) }
+  })
+  const age = status.confirmedAt === undefined ? null : Math.max(0, Math.floor((clock.now() - status.confirmedAt) / 1000))
+  const isDown = models.some(({ health }) => health === 2)
+  const isDegraded = models.some(({ health }) => health === 1) || age === null || age > SNAPSHOT_AGE_SECONDS_MAX
+  return {
+    status: isDown ? 'unhealthy' : isDegraded ? 'degraded' : 'ok',
+    version: VERSION,
+    commit: COMMIT,
+    uptime_seconds: Math.max(0, Math.floor((clock.now() - lifecycle.startedAtMs) / 1000)),
+    models,
+    config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age },
+    store: { connected: status.connected, problem: status.problem },
+    rejected: status.rejected.length,
+    dangling: allDangling(snapshot),
+  }
+}

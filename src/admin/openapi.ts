@@ -1,0 +1,205 @@
+import { z } from 'zod'
+import { type Kind, kinds } from '../resources/index.ts'
+import { MASK } from '../resources/provider-key.ts'
+import { VERSION } from '../version.ts'
+import { HealthResponse } from './health.ts'
+import { type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
+import { documentSchema, type JsonSchema, REGISTRY, viewSchema } from './schema.ts'
+
+export type OpenApiResponse = {
+  description: string
+  headers?: Record<string, { description: string; schema: JsonSchema }>
+  content?: Record<string, MediaType>
+}
+export type MediaType = { schema: JsonSchema; example?: unknown; examples?: Record<string, { value: unknown }> }
+export type Parameter = { name: string; in: 'path' | 'query'; required: boolean; description: string; schema: JsonSchema }
+export type Operation = {
+  operationId: string
+  tags: string[]
+  summary: string
+  description?: string
+  security?: Record<string, string[]>[]
+  parameters?: Parameter[]
+  requestBody?: { required: true; content: Record<string, MediaType> }
+  responses: Record<string, OpenApiResponse>
+}
+export type OpenApiDocument = {
+  openapi: '3.1.0'
+  info: { title: string; version: string; summary: string; description: string }
+  servers: { url: string; description: string }[]
+  security: Record<string, string[]>[]
+  tags: { name: string; description: string }[]
+  paths: Record<string, Record<string, Operation>>
+  components: { securitySchemes: Record<string, Record<string, string>>; schemas: Record<string, JsonSchema> }
+}
+
+const TAGS: Record<string, string> = {
+  Health: 'Probes, and what the gateway knows about itself.',
+  OpenAPI: 'This reference.',
+  'Provider Keys': 'Our credential and address for one upstream.',
+  Models: 'Aliases that callers use, and what they stand for upstream.',
+  'Caller API Keys': 'What callers present at the proxy, and which models each may use.',
+  Playground: 'A chat request through the proxy, from the admin listener.',
+}
+
+const INTRODUCTION = [
+  'Writes take and answer JSON, at most 2 MiB. Unknown members are refused; `null` in an optional member means that it is absent.',
+  'A write is in force when its answer is sent, and survives a restart.',
+  `Credentials never read back: they show as \`${MASK}\`, and a PUT that sends \`${MASK}\` keeps the stored one.`,
+  'References may dangle, so that resources can be written in any order: the answer is 200 with the header `x-aisix-warning`, and `GET /admin/v1/health` lists what dangles.',
+].join('\n\n')
+
+/** The OpenAPI document of the admin API. The same routes give the same document, member for member. */
+export function openApiDocument(routes: readonly Route[]): OpenApiDocument {
+  const paths: OpenApiDocument['paths'] = {}
+  for (const route of routes) {
+    const operations = paths[route.path] ?? {}
+    operations[route.method.toLowerCase()] = operationOf(route)
+    paths[route.path] = operations
+  }
+  const used = new Set(routes.map(route => route.describe.tag))
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'AISIX Admin API',
+      version: VERSION,
+      summary: 'Where operators write what the gateway serves.',
+      description: INTRODUCTION,
+    },
+    servers: [{ url: '/', description: 'This gateway.' }],
+    security: [{ AdminBearer: [] }, { AdminApiKey: [] }],
+    tags: [...used].map(name => ({ name, description: TAGS[name] ?? '' })),
+    paths,
+    components: {
+      securitySchemes: {
+        AdminBearer: { type: 'http', scheme: 'bearer', description: 'A key of `admin.admin_keys` in `config.yaml`.' },
+        AdminApiKey: {
+          type: 'apiKey',
+          in: 'header',
+          name: 'x-api-key',
+          description: 'The same key, where there is no `Authorization` header.',
+        },
+        ProxyBearer: { type: 'http', scheme: 'bearer', description: "A caller's API key, as at the proxy." },
+      },
+      schemas: schemas(),
+    },
+  }
+}
+
+function operationOf({ path, auth, describe }: Route): Operation {
+  const operation: Operation = {
+    operationId: describe.operationId,
+    tags: [describe.tag],
+    summary: describe.summary,
+    responses: responsesOf(auth, describe),
+  }
+  if (describe.description) operation.description = describe.description
+  if (auth !== 'admin') operation.security = auth === 'caller' ? [{ ProxyBearer: [] }] : []
+  const parameters: Parameter[] = [...(describe.parameters ?? [])]
+  if (path.includes('{id}')) {
+    parameters.unshift({ name: 'id', in: 'path', required: true, description: 'Id of the entry.', schema: { type: 'string' } })
+  }
+  if (parameters.length > 0) operation.parameters = parameters
+  if (describe.body) {
+    const examples = Object.fromEntries(describe.body.examples.map((value, index) => [`example${index + 1}`, { value }]))
+    operation.requestBody = { required: true, content: { 'application/json': { schema: describe.body.schema, examples } } }
+  }
+  return operation
+}
+
+function responsesOf(auth: Route['auth'], { success, errors, body, errorsInPlainText }: Description): Operation['responses'] {
+  const media: MediaType = { schema: success.schema ?? { type: 'string' } }
+  if (success.example !== undefined) media.example = success.example
+  const ok: OpenApiResponse = {
+    description: success.description,
+    content: { [success.contentType ?? 'application/json']: media },
+  }
+  if (body && auth === 'admin') {
+    ok.headers = {
+      'x-aisix-warning': {
+        description:
+          'What to look at twice, several joined by `; `; percent-encoded beyond printable ASCII. Absent when all is well.',
+        schema: { type: 'string' },
+      },
+    }
+  }
+  const responses: Operation['responses'] = { 200: ok }
+  const statuses = auth === 'admin' ? ([...errors, 401, 500] as const) : errors
+  for (const status of [...statuses].sort((a, b) => a - b)) {
+    const content: Record<string, MediaType> = errorsInPlainText
+      ? { 'text/plain': { schema: { type: 'string' } } }
+      : { 'application/json': { schema: { $ref: '#/components/schemas/AdminError' } } }
+    responses[status] = { description: ERROR_DESCRIPTIONS[status], content }
+  }
+  return responses
+}
+
+function schemas(): Record<string, JsonSchema> {
+  const all: Record<string, JsonSchema> = {}
+  for (const kind of kinds) {
+    const { name } = REGISTRY[kind]
+    all[name] = documentSchema(kind)
+    all[`${name}Entry`] = {
+      type: 'object',
+      properties: {
+        id: { type: 'string', description: 'Given by the gateway.' },
+        value: viewSchema(kind, membersAlwaysShown(kind)),
+        revision: { type: 'integer', minimum: 1, description: 'Starts at 1 and grows by 1 with each replacement.' },
+      },
+      required: ['id', 'value', 'revision'],
+      additionalProperties: false,
+    }
+  }
+  all.DeleteResponse = {
+    type: 'object',
+    properties: { deleted: { type: 'boolean', const: true }, id: { type: 'string' } },
+    required: ['deleted', 'id'],
+    additionalProperties: false,
+  }
+  all.RotateResponse = {
+    type: 'object',
+    properties: {
+      entry: { $ref: '#/components/schemas/ApiKeyEntry' },
+      plaintext: { type: 'string', pattern: '^sk-[0-9a-f]{32}$', description: 'The new key. It is not shown again.' },
+    },
+    required: ['entry', 'plaintext'],
+    additionalProperties: false,
+  }
+  all.ModelStatus = {
+    type: 'object',
+    properties: {
+      id: { type: 'string' },
+      display_name: { type: 'string' },
+      kind: { type: 'string', enum: ['direct'] },
+      status: { type: 'string', enum: ['healthy'] },
+    },
+    required: ['id', 'display_name', 'kind', 'status'],
+    additionalProperties: false,
+  }
+  all.AdminError = {
+    type: 'object',
+    properties: { error_msg: { type: 'string', description: 'What was expected and what to do; never a submitted value.' } },
+    required: ['error_msg'],
+    additionalProperties: false,
+  }
+  const { $schema, ...health } = z.toJSONSchema(HealthResponse)
+  all.HealthResponse = health.$defs?.HealthResponse ?? health
+  return all
+}
+
+/**
+ * Members that every document of a kind shows: those that normalising adds to the least that is accepted. The least is
+ * taken out of the example, its required members and its credentials.
+ */
+function membersAlwaysShown(kind: Kind): string[] {
+  const { required = [], properties = {}, examples } = documentSchema(kind)
+  const [example] = examples ?? []
+  if (typeof example !== 'object' || example === null) throw new Error(`the schema of ${kind} must carry an example`)
+  const isCredential = (member: string) => {
+    const schema = properties[member]
+    return typeof schema === 'object' && schema.writeOnly === true
+  }
+  const least = Object.entries(example).filter(([member]) => required.includes(member) || isCredential(member))
+  const normalised = REGISTRY[kind].schema.parse(Object.fromEntries(least))
+  return Object.entries(normalised).flatMap(([member, value]) => (value === undefined ? [] : [member]))
+}

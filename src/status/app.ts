@@ -1,0 +1,71 @@
+/** The metrics and status listener: what monitoring reads, without authentication and without a secret. */
+import type { Log } from '../lib/log.ts'
+import type { Store } from '../store/store.ts'
+import { configStatus, hasConfig } from './config.ts'
+import { frontDoor, withStandardHeaders } from './front-door.ts'
+import { createConfigMetrics, TEXT_FORMAT } from './metrics.ts'
+import { modelStatus } from './models.ts'
+
+export type StatusOptions = {
+  store: Store
+  log: Log
+  /** Path of the scrape page, with its leading slash, such as `/metrics`. */
+  metricsPath: string
+  /** Text of further metric families, shown behind the `aisix_config_*` ones. */
+  moreMetrics?: () => string
+}
+
+export type StatusApp = { fetch(request: Request): Response }
+
+/**
+ * Answers `/status/config`, `/status/ready`, `/status/models` and the scrape page, to GET and HEAD.
+ * source: control-bootstrap §5.2 and §5.3
+ */
+export function createStatusApp({ store, log, metricsPath, moreMetrics }: StatusOptions): StatusApp {
+  const logStatus = log.as('status')
+  const configMetrics = createConfigMetrics()
+  const pages = new Map<string, () => Response>([
+    ['/status/config', () => json(200, configStatus(store))],
+    ['/status/ready', () => (hasConfig(store.status) ? text(200, 'ok') : text(503, 'no configuration available'))],
+    [
+      '/status/models',
+      () => {
+        if (hasConfig(store.status)) return json(200, modelStatus(store.snapshot))
+        return json(500, { error_msg: 'failed to list models' })
+      },
+    ],
+    // Last, so that a scrape path that an operator put on one of the others wins.
+    [metricsPath, () => text(200, configMetrics(store.status) + (moreMetrics?.() ?? ''), TEXT_FORMAT)],
+  ])
+
+  const answer = (request: Request): Response => {
+    const page = pages.get(new URL(request.url).pathname)
+    if (!page) return new Response(null, { status: 404 })
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      return new Response(null, { status: 405, headers: { allow: 'GET, HEAD' } })
+    }
+    const response = page()
+    return request.method === 'HEAD' ? new Response(null, response) : response
+  }
+
+  return {
+    fetch(request) {
+      const entered = frontDoor(request)
+      if (entered instanceof Response) return entered
+      try {
+        return withStandardHeaders(answer(entered))
+      } catch (error) {
+        logStatus.error('request failed', { error: error instanceof Error ? (error.stack ?? error.message) : String(error) })
+        return withStandardHeaders(text(500, "internal error; see the gateway's log"))
+      }
+    },
+  }
+}
+
+function json(status: number, document: unknown): Response {
+  return Response.json(document, { status, headers: { 'cache-control': 'no-store' } })
+}
+
+function text(status: number, body: string, contentType = 'text/plain; charset=utf-8'): Response {
+  return new Response(body, { status, headers: { 'content-type': contentType, 'cache-control': 'no-store' } })
+}
