@@ -53,6 +53,8 @@ export function loadConfig({
   const { tree, origins, problems, broken } = readConfigFile(path, env, readFile)
   const environment = applyEnvironment(tree, origins, env)
   problems.push(...environment.problems)
+  // Without the section the message would name it, and not the one key that has to be given.
+  tree.proxy ??= {}
   const parsed = Config.safeParse(tree)
   if (!parsed.success) {
     problems.push(...explain(parsed.error.issues, tree, origins).filter(problem => !broken.has(problem.path)))

@@ -56,12 +56,13 @@ function suggestion(section: string, key: string): string {
 }
 
 function sentence(issue: z.core.$ZodIssue, value: unknown): string {
-  if (value === undefined && issue.code === 'invalid_type') {
-    const description = listKeys().get(joinPath(issue.path))?.description
-    return description ? `is required. ${description}` : 'is required'
+  if (issue.code === 'invalid_type') {
+    const key = listKeys().get(joinPath(issue.path))
+    if (value === undefined) return key ? `is required. ${key.description}` : 'is required'
+    // The schema asks whole numbers first whether they are numbers at all.
+    const expected = key?.type === 'whole number' ? 'int' : issue.expected
+    return `expected ${TYPES[expected] ?? expected}, and got ${got(expected, value)}`
   }
-  if (issue.code === 'invalid_type')
-    return `expected ${TYPES[issue.expected] ?? issue.expected}, and got ${got(issue.expected, value)}`
   if (issue.code === 'invalid_value') {
     return `expected ${issue.values.map(each => JSON.stringify(each)).join(' or ')}`
   }

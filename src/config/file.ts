@@ -3,8 +3,8 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { extname } from 'node:path'
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseAllDocuments, type YAMLMap } from 'yaml'
 import { interpolate } from '../lib/interpolate.ts'
+import { JsonError, parseJson } from '../lib/json.ts'
 import { printable } from '../lib/log.ts'
-import { findJsonFault } from './json.ts'
 import { ConfigError, joinPath, type Origins, type Problem } from './problems.ts'
 
 /** A mapping without prototype, so that no key of a file means anything special. */
@@ -73,7 +73,8 @@ export function readConfigFile(path: string, env: Environment, readFile: ReadFil
     const { line, col } = lines.linePos(offset)
     throw new ConfigError([`${path}:${line || 1}:${col || 1}: ${problem}`])
   }
-  return extension === '.json' ? readJson(path, text, env, lines, fail) : readYaml(path, text, env, lines, fail)
+  if (extension === '.json') checkJson(path, text)
+  return readYaml(path, text, env, lines, fail)
 }
 
 function readText(path: string, readFile: ReadFile): string {
@@ -109,17 +110,14 @@ function firstBadLine(bytes: Uint8Array): number {
 
 type Fail = (offset: number, problem: string) => never
 
-/** JSON is a subset of YAML, so that one reader serves both once the text is known to be JSON. */
-function readJson(path: string, text: string, env: Environment, lines: LineCounter, fail: Fail): ConfigFile {
+/** JSON is a subset of YAML, so that one reader gives the places of both once the text is known to be JSON. */
+function checkJson(path: string, text: string): void {
   try {
-    JSON.parse(text)
-  } catch {
-    for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines.addNewLine(at + 1)
-    lines.lineStarts.unshift(0)
-    const { offset, expected } = findJsonFault(text)
-    fail(offset, `not valid JSON: expected ${expected}`)
+    parseJson(text)
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error
+    throw new ConfigError([`${path}:${error.line}:${error.column}: not valid JSON: ${error.problem}`])
   }
-  return readYaml(path, text, env, lines, fail)
 }
 
 function readYaml(path: string, text: string, env: Environment, lines: LineCounter, fail: Fail): ConfigFile {

@@ -24,7 +24,7 @@ export function parseSocketAddress(text: string): SocketAddress {
 function advice(text: string, host: string, port: string, isAddress: boolean, isPort: boolean): string {
   const shown = isPort ? port : '3000'
   if (text.includes('//')) return 'leave out the scheme and the path'
-  if (isIPv6(text)) return `put the IPv6 address in brackets and add a port: "[::1]:${shown}"`
+  if (isIPv6(text)) return 'put the IPv6 address in brackets and add a port: "[::1]:3000"'
   if (isAddress && port === '') return 'add a port, or port 0 for any free one'
   if (isAddress) return 'the port is a number from 0 to 65535'
   if (/^[0-9]{1,5}$/.test(text) && Number(text) <= 65_535) {

@@ -1,4 +1,7 @@
-/** The word among `known` that `word` was most likely meant to be; undefined when none is near. Case does not count. */
+/**
+ * The word among `known` that `word` was most likely meant to be: a typo away, or the same up to a missing end
+ * (`timeout` for `timeout_ms`). undefined when none is near. Case does not count.
+ */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   // Long words are no typo of a short one, and the distance takes time that grows with both lengths.
   if (word.length > 64) return undefined
@@ -6,7 +9,8 @@ export function nearest(word: string, known: Iterable<string>): string | undefin
   let best: string | undefined
   let bestDistance = Math.max(1, Math.floor(written.length / 3)) + 1
   for (const candidate of known) {
-    const far = distance(written, candidate.toLowerCase())
+    const isBeginning = written.length >= 4 && candidate.toLowerCase().startsWith(written)
+    const far = isBeginning ? 1 : distance(written, candidate.toLowerCase())
     if (far < bestDistance) {
       best = candidate
       bestDistance = far

@@ -1,0 +1,169 @@
+/** The command line: what the arguments ask for, and the commands that need no gateway. Source: control-bootstrap §4. */
+import { existsSync } from 'node:fs'
+import { ConfigError, loadConfig } from './config.ts'
+import { printable } from './lib/log.ts'
+import { nearest } from './lib/nearest.ts'
+import { VERSION } from './version.ts'
+
+/** What a command says and how it ends. */
+export type Output = { stdout: string; stderr: string; exit: 0 | 1 | 2 }
+
+export type Command =
+  | { kind: 'serve'; configPath: string }
+  | { kind: 'check-config'; configPath: string }
+  /** Reads standard input to its end and hands it to `runHashKey`. */
+  | { kind: 'hash-key' }
+  | { kind: 'print'; output: Output }
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const DEFAULT_CONFIG = './config.yaml'
+
+const SUBCOMMANDS = {
+  'check-config': `aisix check-config [--config PATH]
+
+Loads and checks the configuration, the files that it names included, and starts nothing.
+Prints "OK: FILE", and warnings on stderr. Ends with 1 when the configuration cannot be used.
+`,
+  'hash-key': `aisix hash-key
+
+Reads a plaintext key on standard input and prints its SHA-256, the \`key_hash\` of an API key.
+One line break at the end is not part of the key:  printf '%s' "$KEY" | aisix hash-key
+`,
+  validate: `aisix validate --resources FILE
+
+Resources files are not supported by this version.
+`,
+  export: `aisix export
+
+Resources files are not supported by this version.
+`,
+  help: `aisix help [COMMAND]
+
+Tells how a command is used.
+`,
+} as const
+type Subcommand = keyof typeof SUBCOMMANDS
+
+const USAGE = `aisix ${VERSION}, an AI gateway
+
+Usage: aisix [--config PATH]     serve
+       aisix COMMAND
+
+Commands:
+  check-config   check the configuration and start nothing
+  hash-key       print the hash of the key on standard input
+  help COMMAND   tell more about a command
+
+Options:
+  -c, --config PATH   configuration, YAML or JSON (else AISIX_CONFIG, else ${DEFAULT_CONFIG} if it exists)
+  -V, --version       print the version
+  -h, --help          print this
+`
+
+/**
+ * What the arguments ask for. Nothing is done yet; `exists` is asked about ./config.yaml alone.
+ * in: the arguments after the name of the executable
+ */
+export function parseCommand(argv: readonly string[], env: Environment, exists: (path: string) => boolean = existsSync): Command {
+  const [first] = argv
+  if (first === undefined || first.startsWith('-')) return parseOptions('serve', argv, env, exists)
+  if (!isSubcommand(first)) return usageError(`unknown command ${quote(first)}`, nearest(first, Object.keys(SUBCOMMANDS)))
+  const rest = argv.slice(1)
+  if (first === 'check-config') return parseOptions('check-config', rest, env, exists)
+  if (rest.includes('--help') || rest.includes('-h')) return help(first)
+  if (first === 'validate' || first === 'export') {
+    return print({ stderr: `aisix ${first}: resources files are not supported by this version\n`, exit: 1 })
+  }
+  if (first === 'help') return parseHelp(rest)
+  return rest[0] === undefined ? { kind: 'hash-key' } : usageError('hash-key takes no arguments: the key comes on standard input')
+}
+
+function parseHelp([topic, extra]: readonly string[]): Command {
+  if (topic === undefined) return print({ stdout: USAGE, exit: 0 })
+  if (extra !== undefined) return usageError('help takes one command')
+  if (isSubcommand(topic)) return help(topic)
+  return usageError(`unknown command ${quote(topic)}`, nearest(topic, Object.keys(SUBCOMMANDS)))
+}
+
+/** The options of the two commands that take a configuration. */
+function parseOptions(
+  kind: 'serve' | 'check-config',
+  args: readonly string[],
+  env: Environment,
+  exists: (path: string) => boolean,
+): Command {
+  let configPath: string | undefined
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] ?? ''
+    if (arg === '--help' || arg === '-h') return kind === 'serve' ? print({ stdout: USAGE, exit: 0 }) : help(kind)
+    if (kind === 'serve' && (arg === '--version' || arg === '-V')) return print({ stdout: `aisix ${VERSION}\n`, exit: 0 })
+    const [name = '', ...attached] = arg.split('=')
+    if (name !== '--config' && name !== '-c') {
+      const problem = `${arg.startsWith('-') ? 'unknown option' : 'unexpected argument'} ${quote(name)}`
+      return usageError(problem, nearest(name, ['--config', '--version', '--help']))
+    }
+    const value = attached.length > 0 ? attached.join('=') : args[++i]
+    if (value === undefined || value === '' || (attached.length === 0 && value.startsWith('-'))) {
+      return usageError('--config needs the path of a file')
+    }
+    if (configPath !== undefined) return usageError('--config is given twice')
+    configPath = value
+  }
+  configPath ??= env.AISIX_CONFIG || (exists(DEFAULT_CONFIG) ? DEFAULT_CONFIG : undefined)
+  if (configPath === undefined) {
+    return usageError(`no configuration: give --config PATH, set AISIX_CONFIG, or start where ${DEFAULT_CONFIG} is`)
+  }
+  return { kind, configPath }
+}
+
+function isSubcommand(name: string): name is Subcommand {
+  return Object.hasOwn(SUBCOMMANDS, name)
+}
+
+function print(output: Partial<Output> & Pick<Output, 'exit'>): Command {
+  return { kind: 'print', output: { stdout: '', stderr: '', ...output } }
+}
+
+function help(name: Subcommand): Command {
+  return print({ stdout: SUBCOMMANDS[name], exit: 0 })
+}
+
+/** Arguments may hold anything, a key that was pasted in the wrong place too: names are short and without spaces. */
+function quote(name: string): string {
+  return /^[A-Za-z0-9_.-]{1,24}$/.test(name) ? `"${printable(name)}"` : '(not shown)'
+}
+
+function usageError(problem: string, near?: string): Command {
+  const hint = near === undefined ? '' : `; did you mean ${near}?`
+  return print({ stderr: `aisix: ${problem}${hint}\nTry \`aisix --help\`.\n`, exit: 2 })
+}
+
+/**
+ * Prints the `key_hash` of a key: the lowercase hexadecimal SHA-256 of its UTF-8 bytes.
+ * in: standard input as a whole; one line break at its end (LF or CRLF) is not part of the key
+ */
+export function runHashKey(input: string): Output {
+  const key = input.replace(/\r?\n$/, '')
+  if (key === '')
+    return {
+      stdout: '',
+      stderr: 'aisix hash-key: expected a key on standard input, as in: printf \'%s\' "$KEY" | aisix hash-key\n',
+      exit: 1,
+    }
+  const isUsable = key === key.trim() && !/[\u0000-\u001f\u007f]/.test(key)
+  const warning =
+    'aisix hash-key: warning: the key begins or ends with white space or holds a control character; no request could present it\n'
+  return { stdout: `${new Bun.CryptoHasher('sha256').update(key).digest('hex')}\n`, stderr: isUsable ? '' : warning, exit: 0 }
+}
+
+/** Loads the configuration as a start would, and says what came of it. */
+export function runCheckConfig(configPath: string, env: Environment): Output {
+  try {
+    const { warnings } = loadConfig({ path: configPath, env })
+    return { stdout: `OK: ${configPath}\n`, stderr: warnings.map(warning => `warning: ${warning}\n`).join(''), exit: 0 }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return { stdout: '', stderr: `config load failed: ${error.message}\n`, exit: 1 }
+  }
+}

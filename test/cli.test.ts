@@ -1,0 +1,157 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseCommand, runCheckConfig, runHashKey } from '../src/cli.ts'
+import { VERSION } from '../src/version.ts'
+
+const never = () => false
+const always = () => true
+
+/** What a command line prints; fails the test when it does something else. */
+function printed(argv: string[]) {
+  const command = parseCommand(argv, {}, never)
+  if (command.kind !== 'print') throw new Error(`expected something to print, got ${command.kind}`)
+  return command.output
+}
+
+describe('serve', () => {
+  test.each([[['--config', 'a.yaml']], [['-c', 'a.yaml']], [['--config=a.yaml']], [['-c=a.yaml']]])(
+    '%p names the configuration, over AISIX_CONFIG',
+    argv => {
+      expect(parseCommand(argv, { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'a.yaml' })
+    },
+  )
+
+  test('a path may hold an equals sign', () => {
+    expect(parseCommand(['--config=a=b.yaml'], {}, never)).toEqual({ kind: 'serve', configPath: 'a=b.yaml' })
+  })
+
+  test('without the option AISIX_CONFIG names the configuration, then ./config.yaml if it exists', () => {
+    expect(parseCommand([], { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'b.yaml' })
+    expect(parseCommand([], { AISIX_CONFIG: '' }, always)).toEqual({ kind: 'serve', configPath: './config.yaml' })
+  })
+
+  test('with no configuration at all it is a usage error that says how to give one', () => {
+    expect(printed([])).toEqual({
+      stdout: '',
+      stderr: expect.stringContaining('give --config PATH, set AISIX_CONFIG, or start where ./config.yaml is'),
+      exit: 2,
+    })
+  })
+})
+
+describe('a usage error ends with 2 and says what is wrong', () => {
+  test.each([
+    [['--config'], '--config needs the path of a file'],
+    [['--config='], '--config needs the path of a file'],
+    [['-c', '--version'], '--config needs the path of a file'],
+    [['-c', 'a', '-c', 'b'], '--config is given twice'],
+    [['--confg', 'a'], 'unknown option "--confg"; did you mean --config?'],
+    [['-x'], 'unknown option "-x"'],
+    [['-c', 'a.yaml', 'b.yaml'], 'unexpected argument "b.yaml"'],
+    [['serve'], 'unknown command "serve"'],
+    [['chek-config'], 'unknown command "chek-config"; did you mean check-config?'],
+    [['help', 'nothing'], 'unknown command "nothing"'],
+    [['help', 'export', 'more'], 'help takes one command'],
+    [['check-config', '--version'], 'unknown option "--version"'],
+    [['hash-key', 'key'], 'the key comes on standard input'],
+  ])('%p', (argv, message) => {
+    const { stdout, stderr, exit } = printed(argv)
+    expect({ stdout, exit }).toEqual({ stdout: '', exit: 2 })
+    expect(stderr).toContain(message)
+    expect(stderr).toContain('Try `aisix --help`')
+  })
+
+  test('what may be a key in the wrong place is not repeated', () => {
+    for (const argv of [['hash-key', 'sk-secret'], ['sk-secret with spaces'], [`sk-secret-${'x'.repeat(30)}`]]) {
+      expect(printed(argv).stderr).not.toContain('sk-secret')
+    }
+  })
+})
+
+describe('help and version end with 0', () => {
+  test.each([[['--version']], [['-V']]])('%p prints the name and the version', argv => {
+    expect(printed(argv)).toEqual({ stdout: `aisix ${VERSION}\n`, stderr: '', exit: 0 })
+  })
+
+  test.each([[['--help']], [['-h']], [['help']], [['-c', 'a.yaml', '--help']]])('%p prints the usage', argv => {
+    expect(printed(argv)).toEqual({ stdout: expect.stringContaining('Usage: aisix [--config PATH]'), stderr: '', exit: 0 })
+  })
+
+  test.each(['check-config', 'hash-key', 'validate', 'export', 'help'])('%s is explained by both ways to ask', name => {
+    const { stdout, exit } = printed(['help', name])
+    expect({ stdout, exit }).toEqual({ stdout: expect.stringContaining(`aisix ${name}`), exit: 0 })
+    expect(printed([name, '--help']).exit).toBe(0)
+  })
+})
+
+test.each(['validate', 'export'])('%s is known, not supported by this version, and ends with 1', name => {
+  expect(printed([name, '--resources', 'file.yaml'])).toEqual({
+    stdout: '',
+    stderr: `aisix ${name}: resources files are not supported by this version\n`,
+    exit: 1,
+  })
+})
+
+test('check-config finds its configuration as serve does', () => {
+  expect(parseCommand(['check-config', '-c', 'a.yaml'], {}, never)).toEqual({ kind: 'check-config', configPath: 'a.yaml' })
+  expect(parseCommand(['check-config'], {}, always)).toEqual({ kind: 'check-config', configPath: './config.yaml' })
+})
+
+describe('hash-key', () => {
+  test('is asked for by its name alone', () => {
+    expect(parseCommand(['hash-key'], {}, never)).toEqual({ kind: 'hash-key' })
+  })
+
+  // printf '%s' sk-byo-caller | shasum -a 256
+  const hash = 'f39485b1ed9b0ba68f2804cb94e29e632f256bd6f37aa4d071cf3f9967a65b1d'
+
+  test.each(['sk-byo-caller', 'sk-byo-caller\n', 'sk-byo-caller\r\n'])('%j has the hash of the key without line break', input => {
+    expect(runHashKey(input)).toEqual({ stdout: `${hash}\n`, stderr: '', exit: 0 })
+  })
+
+  test('one line break is stripped and no more: the rest is hashed, with a warning that does not hold it', () => {
+    const two = runHashKey('sk-byo-caller\n\n')
+    expect(two.exit).toBe(0)
+    expect(two.stdout).toMatch(/^[0-9a-f]{64}\n$/)
+    expect(two.stdout).not.toBe(`${hash}\n`)
+    expect(two.stderr).toContain('no request could present it')
+    expect(two.stderr).not.toContain('sk-byo')
+  })
+
+  test.each(['', '\n', '\r\n'])('%j is refused: there is no key', input => {
+    expect(runHashKey(input)).toEqual({
+      stdout: '',
+      stderr: expect.stringContaining('expected a key on standard input'),
+      exit: 1,
+    })
+  })
+})
+
+describe('check-config', () => {
+  let folder: string
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'aisix-cli-'))
+  })
+  afterAll(() => rmSync(folder, { recursive: true }))
+  const write = (text: string) => {
+    const path = join(folder, 'config.yaml')
+    writeFileSync(path, text)
+    return path
+  }
+
+  test('a good file gets OK on stdout, its warnings on stderr', () => {
+    const path = write('proxy: {addr: "127.0.0.1:0", workers: 2}\nadmin: {enabled: false}\n')
+    const { stdout, stderr, exit } = runCheckConfig(path, {})
+    expect({ stdout, exit }).toEqual({ stdout: `OK: ${path}\n`, exit: 0 })
+    expect(stderr).toStartWith(`warning: ${path}:1:30: proxy.workers: accepted for compatibility`)
+  })
+
+  test('a bad file ends with 1 and the message of a failed start', () => {
+    const path = write('proxy: {addr: "localhost:1"}\nadmin: {enabled: false}\n')
+    const { stdout, stderr, exit } = runCheckConfig(path, {})
+    expect({ stdout, exit }).toEqual({ stdout: '', exit: 1 })
+    expect(stderr).toStartWith(`config load failed: ${path}:1:9: proxy.addr: expected an address`)
+  })
+})
