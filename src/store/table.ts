@@ -132,16 +132,17 @@ export function createTable(clock: WallClock) {
     next.rows.set(id, { id, document: row.document, revision, reading, served: undefined, lastGood, trouble })
   }
 
-  /** Takes a shelf over from a full load. False when it holds what was known. */
+  /** Takes a shelf over from a full load. False when it serves what was served before. */
   function adopt<K extends Kind>(kind: K, next: Shelf<K>, now: number): boolean {
-    const before = shelves[kind].rows
-    if (before.size === next.rows.size) {
-      const known = before.values()
-      if (next.rows.values().every(held => known.next().value === held)) return false
-    }
-    shelves[kind].rows = next.rows
+    const shelf = shelves[kind]
+    if (isSameSequence(shelf.rows.values(), next.rows.values())) return false
+    const before = shelf.entries
+    shelf.rows = next.rows
     settle(kind, now)
-    return true
+    if (!isSameSequence(before.values(), shelf.entries.values())) return true
+    // The same map lets the snapshot keep what it has built over it.
+    shelf.entries = before
+    return false
   }
 
   function failed(reason: string, kind: string, error: string, now: number): void {
@@ -186,7 +187,7 @@ export function createTable(clock: WallClock) {
       observedAtMs = now
       const changed = kinds.filter(kind => adopt(kind, next[kind], now))
       if (changed.length > 0 || applySeq === 0) publish(Math.max(revision, snapshot.revision + 1), now)
-      else if (revision > snapshot.revision) publish(revision, now)
+      else if (revision > snapshot.revision) snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot)
 
       reloads += 1
       const problems = [...strangers, ...kinds.flatMap((kind): { trouble?: Trouble }[] => shelves[kind].troubled)].flatMap(
@@ -324,6 +325,15 @@ function meet(row: Row, before: Stranger[], now: number): Stranger {
       : { ok: false, kind: 'unknown_kind', error: 'this version does not know resources of this kind' }
   const known = before.find(each => each.kind === kind && each.id === id)
   return { kind, id, trouble: { problem, firstSeenAtMs: known?.trouble.firstSeenAtMs ?? now, staleSinceMs: undefined } }
+}
+
+function isSameSequence<T>(some: Iterator<T>, others: Iterator<T>): boolean {
+  for (;;) {
+    const one = some.next()
+    const other = others.next()
+    if (one.done || other.done) return one.done === other.done
+    if (one.value !== other.value) return false
+  }
 }
 
 /** RFC 3339, UTC, whole seconds. */
