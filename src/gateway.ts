@@ -1,5 +1,7 @@
 import type { Config } from './config.ts'
+import type { Fetch } from './lib/fetch.ts'
 import type { Log } from './lib/log.ts'
+import type { ModelHealth } from './model-health.ts'
 import type { Store } from './store/store.ts'
 
 /** Time as the gateway sees it, a field so that tests can pass their own. */
@@ -16,12 +18,13 @@ export const systemClock: Clock = { now: Date.now, monotonic: () => performance.
 export type Gateway = {
   config: Config
   store: Store
-  /** `fetch` of the runtime, or a test's. Only `proxy/attempt.ts` calls it. */
-  fetch: typeof fetch
+  /** `fetch` of the runtime, or a test's. Only `proxy/dial.ts` calls it. */
+  fetch: Fetch
   clock: Clock
   /** Uniform in [0, 1). */
   random: () => number
   log: Log
+  modelHealth: ModelHealth
   lifecycle: Lifecycle
 }
 

@@ -1,0 +1,88 @@
+import type { Usage } from '../exchange.ts'
+import type { Adapter, UpstreamError } from './adapter.ts'
+
+/** Endpoints that people paste into `api_base`; one is cut back to its root (proxy-04 §1). */
+const PASTED = [
+  '/chat/completions',
+  '/completions',
+  '/embeddings',
+  '/images/generations',
+  '/audio/transcriptions',
+  '/audio/translations',
+  '/audio/speech',
+]
+
+/**
+ * The API of OpenAI as vLLM, SGLang, Ollama, llama.cpp and others serve it.
+ * Source: OpenAI API reference, "Chat", "Completions", "Embeddings"; the servers' own documentation for `reasoning`,
+ * numeric `error.code` and cache counters.
+ */
+export const openai: Adapter = {
+  headers: secret => ({ authorization: `Bearer ${secret}` }),
+  base(apiBase, vendor) {
+    const given = (apiBase ?? '').trim()
+    if (given === '') return ['', 'openai'].includes(vendor.trim().toLowerCase()) ? 'https://api.openai.com/v1' : undefined
+    let base = given.replace(/\/+$/, '')
+    const pasted = PASTED.find(suffix => base.endsWith(suffix))
+    if (pasted) base = base.slice(0, -pasted.length).replace(/\/+$/, '')
+    const url = URL.parse(base)
+    if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
+      throw new Error('api_base is not an http:// or https:// URL')
+    }
+    return /^https?:\/\/api\.openai\.com$/i.test(base) ? `${base}/v1` : base
+  },
+  paths: { chat: '/chat/completions', completions: '/completions', embeddings: '/embeddings' },
+  error: readError,
+  usage: readUsage,
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function textOf(value: unknown): string | undefined {
+  if (typeof value === 'string' && value !== '') return value
+  // vLLM and SGLang send the status as a number.
+  return typeof value === 'number' ? String(value) : undefined
+}
+
+/**
+ * `{"error":{"message",…}}`, and what servers send besides: `{"error":"text"}` (Ollama's own API), the bare
+ * `{"object":"error","message",…}` of older vLLM and SGLang, and `{"detail":…}` of FastAPI.
+ */
+function readError(body: unknown): UpstreamError | undefined {
+  if (!isRecord(body)) return undefined
+  const { error } = body
+  if (typeof error === 'string' && error !== '') return { message: error, code: textOf(body.code), param: textOf(body.param) }
+  const told = isRecord(error) ? error : body.object === 'error' ? body : undefined
+  if (told) {
+    const message = textOf(told.message) ?? textOf(told.detail)
+    return { message: message ?? JSON.stringify(told), code: textOf(told.code), param: textOf(told.param) }
+  }
+  const { detail } = body
+  if (typeof detail === 'string' && detail !== '') return { message: detail, code: undefined, param: undefined }
+  if (Array.isArray(detail)) return { message: JSON.stringify(detail), code: undefined, param: undefined }
+  return undefined
+}
+
+function countOf(value: unknown): number {
+  return typeof value === 'number' && Number.isFinite(value) && value > 0 ? Math.round(value) : 0
+}
+
+function readUsage(usage: unknown): Usage | undefined {
+  if (!isRecord(usage)) return undefined
+  const promptDetails = isRecord(usage.prompt_tokens_details) ? usage.prompt_tokens_details : {}
+  const completionDetails = isRecord(usage.completion_tokens_details) ? usage.completion_tokens_details : {}
+  const totalTokens = countOf(usage.total_tokens)
+  const completionTokens = countOf(usage.completion_tokens)
+  return {
+    // Embedding servers tell the total alone: then it is the prompt's.
+    promptTokens:
+      countOf(usage.prompt_tokens) || (usage.prompt_tokens === undefined ? Math.max(totalTokens - completionTokens, 0) : 0),
+    completionTokens,
+    totalTokens,
+    cachedTokens: countOf(promptDetails.cached_tokens) || countOf(usage.prompt_cache_hit_tokens),
+    reasoningTokens: countOf(completionDetails.reasoning_tokens),
+    isEstimated: false,
+  }
+}

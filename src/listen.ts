@@ -1,0 +1,222 @@
+/** The life of a serving process: what is opened in which order, and how it ends. Source: control-bootstrap §5, §6. */
+import { createAdminApp } from './admin/app.ts'
+import { ConfigError, formatAddress, type LoadedConfig, loadConfig, parseSocketAddress, type ServerTls } from './config.ts'
+import { type Gateway, systemClock } from './gateway.ts'
+import { runtimeFetch } from './lib/fetch.ts'
+import { createLog, type Log } from './lib/log.ts'
+import { createModelHealth } from './model-health.ts'
+import { createProxyApp } from './proxy/app.ts'
+import { createStatusApp } from './status/app.ts'
+import { openSqliteStore, StoreOpenError } from './store/index.ts'
+import { COMMIT, VERSION } from './version.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+type Handler = (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>
+type Listener = { label: string; server: Bun.Server<undefined> }
+
+const DRAIN_PROGRESS_MS = 5_000
+const FLUSH_MS = 2_000
+
+/** A listener that could not be had; the message is complete. */
+class BindError extends Error {}
+
+/**
+ * Serves until a signal ends it.
+ * returns: the exit status: 0 after a clean drain, 1 when the start failed, 130 or 143 after a second signal
+ */
+export async function serve(configPath: string, env: Environment, { isRestarted }: { isRestarted: boolean }): Promise<number> {
+  // Before anything else: an unhandled SIGHUP would end the process.
+  const signals = listenToSignals()
+  let loaded: LoadedConfig
+  try {
+    loaded = loadConfig({ path: configPath, env })
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return failStart(`config load failed: ${error.message}`)
+  }
+  const { config, tls, warnings, debug } = loaded
+  const { log_level: filter, log_format: format } = config.observability
+  const log = createLog({ filter, format })
+  process.on('unhandledRejection', error => logStranger(log, 'unhandled rejection', error))
+  process.on('uncaughtException', error => logStranger(log, 'uncaught exception', error))
+  for (const warning of warnings) log.as('config').warn(warning)
+  for (const line of debug) log.as('config').debug(line)
+  if (!isRestarted) {
+    log.warn('the process could not start itself anew: at most 256 upstream requests run at once; is /proc mounted?')
+  }
+
+  let gateway: Gateway
+  try {
+    gateway = {
+      config,
+      store: openSqliteStore({ path: config.store.path, clock: systemClock, log }),
+      fetch: runtimeFetch,
+      clock: systemClock,
+      random: Math.random,
+      log,
+      modelHealth: createModelHealth(),
+      lifecycle: { isDraining: false, inFlight: 0, startedAtMs: systemClock.now() },
+    }
+  } catch (error) {
+    if (!(error instanceof StoreOpenError)) throw error
+    return failStart(`store open failed: ${error.message}`)
+  }
+
+  const listeners: Listener[] = []
+  try {
+    openListeners(gateway, loaded, tls, listeners)
+  } catch (error) {
+    if (!(error instanceof BindError)) throw error
+    for (const { server } of listeners) server.stop(true)
+    await gateway.store.close()
+    return failStart(error.message)
+  }
+  log.info('gateway started', {
+    version: VERSION,
+    commit: COMMIT,
+    ...Object.fromEntries(listeners.map(({ label, server }) => [label, `${server.hostname}:${server.port}`])),
+    store: config.store.path,
+  })
+
+  const first = await signals.next()
+  const second = signals.next()
+  const ended = await Promise.race([drain(gateway, first), second.then(name => ({ second: name }))])
+  if (typeof ended === 'object') {
+    log.warn('second signal: ending at once', { in_flight: gateway.lifecycle.inFlight })
+    await log.flush(FLUSH_MS)
+    return ended.second === 'SIGINT' ? 130 : 143
+  }
+  await Promise.all(listeners.map(({ server }) => server.stop(true)))
+  await gateway.store.close()
+  log.info('drain complete')
+  await log.flush(FLUSH_MS)
+  return 0
+}
+
+/** One line, or one a problem, on stderr: there is no log yet, or nobody to read on. */
+async function failStart(message: string): Promise<number> {
+  await Bun.write(Bun.stderr, `${message}\n`)
+  return 1
+}
+
+function logStranger(log: Log, message: string, error: unknown): void {
+  log.error(message, {
+    error: error instanceof Error ? `${error.name}: ${error.message}` : 'not an Error',
+    stack: error instanceof Error ? error.stack : undefined,
+  })
+}
+
+function openListeners(
+  gateway: Gateway,
+  { config, origins }: LoadedConfig,
+  tls: LoadedConfig['tls'],
+  listeners: Listener[],
+): void {
+  const { log, store, clock, lifecycle, modelHealth } = gateway
+  const proxyApp = createProxyApp(gateway, {
+    ca: tls.upstream.ca === undefined ? [] : [tls.upstream.ca],
+    cert: tls.upstream.cert,
+    key: tls.upstream.key,
+    verify: config.upstream.tls.verify,
+  })
+  listeners.push({ label: 'proxy', server: bind('proxy', config.proxy.addr, proxyApp.fetch, tls.proxy, gateway) })
+  if (config.admin.enabled) {
+    const adminApp = createAdminApp({
+      store,
+      adminKeys: config.admin.admin_keys,
+      log,
+      clock,
+      lifecycle,
+      modelHealth,
+      playground: proxyApp.fetch,
+    })
+    listeners.push({ label: 'admin', server: bind('admin', config.admin.addr, adminApp.fetch, tls.admin, gateway) })
+  }
+  const { prometheus } = config.observability.metrics
+  if (prometheus.enabled) {
+    const statusApp = createStatusApp({ store, log, metricsPath: prometheus.path })
+    try {
+      listeners.push({ label: 'metrics', server: bind('metrics', prometheus.addr, statusApp.fetch, undefined, gateway) })
+    } catch (error) {
+      // Nobody asked for this address: the gateway is worth more than its metrics.
+      if (!(error instanceof BindError) || origins.get('observability.metrics.prometheus.addr')?.from !== 'default') throw error
+      log.warn(`${error.message}; going on without the metrics listener`)
+    }
+  }
+}
+
+/**
+ * throws: BindError with the operating system's reason
+ */
+function bind(label: string, addr: string, fetch: Handler, tls: ServerTls | undefined, gateway: Gateway): Bun.Server<undefined> {
+  const { hostname, port } = parseSocketAddress(addr)
+  const log = gateway.log.as(label)
+  try {
+    return Bun.serve({
+      hostname,
+      port,
+      ...(tls ? { tls } : {}),
+      fetch,
+      // Quiet streams and long answers must not be cut: deadlines are the gateway's own.
+      idleTimeout: 0,
+      maxRequestBodySize: Number.POSITIVE_INFINITY,
+      development: false,
+      error(error) {
+        logStranger(log, 'request failed', error)
+        return new Response(null, { status: 500, headers: { server: `AISIX/${VERSION}` } })
+      },
+    })
+  } catch (error) {
+    const code = typeof error === 'object' && error !== null && 'code' in error ? String(error.code) : ''
+    const reason = REASONS[code] ?? (error instanceof Error ? error.message : String(error))
+    throw new BindError(`${label} listener bind ${formatAddress({ hostname, port })} failed: ${reason}`, { cause: error })
+  }
+}
+
+const REASONS: Record<string, string> = {
+  EADDRINUSE: 'address already in use; stop the process that listens there, or choose another address',
+  EADDRNOTAVAIL: 'address not available: no interface of this host has it',
+  EACCES: 'permission denied: ports below 1024 need the capability to bind them',
+}
+
+type SignalName = 'SIGINT' | 'SIGTERM'
+
+/** Signals to stop, one after the other. SIGHUP does nothing but say so. */
+function listenToSignals(): { next(): Promise<SignalName> } {
+  const came: SignalName[] = []
+  const waiting: ((name: SignalName) => void)[] = []
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      const wake = waiting.shift()
+      if (wake) wake(name)
+      else came.push(name)
+    })
+  }
+  process.on('SIGHUP', () => process.stderr.write('SIGHUP ignored: this gateway has no resources file to reload\n'))
+  return {
+    next: () => {
+      const name = came.shift()
+      return name ? Promise.resolve(name) : new Promise(resolve => waiting.push(resolve))
+    },
+  }
+}
+
+/** Says to load balancers that it is over, gives them time to hear it, then waits for every exchange to end. */
+async function drain({ config, lifecycle, log }: Gateway, signal: SignalName): Promise<'drained'> {
+  lifecycle.isDraining = true
+  // Ctrl-C at an idle gateway: somebody waits at a terminal.
+  if (signal === 'SIGINT' && lifecycle.inFlight === 0) return 'drained'
+  const minimumMs = config.shutdown.min_drain_secs * 1_000
+  log.info('draining', { signal, in_flight: lifecycle.inFlight, min_drain_secs: config.shutdown.min_drain_secs })
+  const startedAt = performance.now()
+  let saidAt = startedAt
+  for (;;) {
+    const now = performance.now()
+    if (now - startedAt >= minimumMs && lifecycle.inFlight === 0) return 'drained'
+    if (now - saidAt >= DRAIN_PROGRESS_MS) {
+      saidAt = now
+      log.info('draining', { in_flight: lifecycle.inFlight })
+    }
+    await Bun.sleep(20)
+  }
+}

@@ -1,0 +1,227 @@
+import { Hono } from 'hono'
+import { GatewayError } from '../errors.ts'
+import { Exchange } from '../exchange.ts'
+import type { Gateway } from '../gateway.ts'
+import { type AddressSource, frontDoor } from '../status/front-door.ts'
+import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
+import { isUsableRequestId } from '../wire/headers.ts'
+import { authenticate } from './authenticate.ts'
+import { createClientIp } from './client-ip.ts'
+import { createDialer } from './dial.ts'
+import { ENDPOINTS } from './endpoints/index.ts'
+import { getModel, listModels } from './models.ts'
+import { declaredLength, tooLarge } from './read.ts'
+import { commonHeaders, replyEmpty, replyError, replyJson } from './reply.ts'
+import { createRouter } from './route.ts'
+import { type ProxyState, serve } from './serve.ts'
+import type { UpstreamTls } from './upstream.ts'
+
+export type ProxyApp = { fetch(request: Request, server?: AddressSource): Response | Promise<Response> }
+
+/** Bytes and time that a refused body is read for, so that its sender gets to read the answer (proxy-01 §7). */
+const DRAIN_BYTES_MAX = 32 * 1024 * 1024
+const DRAIN_MS = 5_000
+
+type Env = { Bindings: { exchange: Exchange; server: AddressSource | undefined } }
+
+/** The listener that callers reach: opens an exchange for each request and hands it to its endpoint. */
+export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
+  const { config, store, lifecycle, clock } = gateway
+  const proxy: ProxyState = {
+    gateway,
+    router: createRouter(config.upstream, tls),
+    dial: createDialer({
+      fetch: gateway.fetch,
+      proxy: config.upstream.proxy,
+      connectTimeoutMs: config.upstream.connect_timeout_ms,
+      monotonic: clock.monotonic,
+    }),
+    bodyBytesMax: config.proxy.request_body_limit_bytes || Number.POSITIVE_INFINITY,
+  }
+  const clientIp = createClientIp(config.proxy.real_ip)
+  const requestId = createRequestId(config.proxy.request_id.accept_headers)
+  const cors = createCors(config.proxy.cors.allowed_origins)
+  const routes = createRoutes(proxy)
+
+  const handle = (request: Request, server: AddressSource | undefined): Response | Promise<Response> => {
+    const id = requestId(request.headers)
+    const entered = isPlain(request) ? request : frontDoor(request)
+    if (entered instanceof Response) {
+      for (const [name, value] of Object.entries(commonHeaders(gateway, id))) entered.headers.set(name, value)
+      return entered
+    }
+    const path = pathOf(entered.url)
+    if (isHealthPath(path)) return healthAnswer(gateway, entered, path, id, store.status.appliedAt !== undefined)
+    const exchange = new Exchange(id, entered.method, path, () => clientIp(request, server), clock.monotonic())
+    lifecycle.inFlight += 1
+    try {
+      const preflight = cors?.preflight(gateway, exchange, entered)
+      if (preflight) return preflight
+      const length = declaredLength(entered.headers)
+      if (length !== undefined && length > proxy.bodyBytesMax) return refuseLarge(proxy, exchange, entered, length)
+      return routes.fetch(entered, { exchange, server })
+    } catch (error) {
+      return replyError(gateway, exchange, error)
+    }
+  }
+  return {
+    fetch(request, server) {
+      const answer = handle(request, server)
+      if (!cors) return answer
+      return answer instanceof Response ? cors.mark(request, answer) : answer.then(each => cors.mark(request, each))
+    },
+  }
+}
+
+function createRoutes(proxy: ProxyState): Hono<Env> {
+  const { gateway } = proxy
+  const app = new Hono<Env>({ strict: true })
+  const methods = new Map<string, string>()
+  for (const endpoint of ENDPOINTS) {
+    app.post(endpoint.path, c => serve(proxy, endpoint, c.req.raw, c.env.exchange))
+    methods.set(endpoint.path, 'POST')
+  }
+  app.get('/v1/models', c => {
+    const { snapshot } = gateway.store
+    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
+    c.env.exchange.apiKeyId = caller.entry.id
+    return replyJson(gateway, c.env.exchange, listModels(snapshot, caller, gateway.clock.now()))
+  })
+  // The rest of the path as it came: an alias may hold slashes, escaped or not.
+  app.get('/v1/models/*', c => {
+    const { exchange } = c.env
+    const { snapshot } = gateway.store
+    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
+    exchange.apiKeyId = caller.entry.id
+    const encoded = exchange.path.slice('/v1/models/'.length)
+    return replyJson(gateway, exchange, getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp))
+  })
+  methods.set('/v1/models', 'GET, HEAD')
+  methods.set('/v1/models/*', 'GET, HEAD')
+  for (const [path, allow] of methods) app.all(path, c => replyEmpty(gateway, c.env.exchange, 405, { allow }))
+  app.all('/passthrough/*', () => {
+    throw new GatewayError(
+      'endpoint_removed',
+      'this endpoint was removed; ask the operator to configure an explicit passthrough route',
+    )
+  })
+  app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
+  app.onError((error, c) => replyError(gateway, c.env.exchange, error))
+  return app
+}
+
+/** A request that needs no second look before it is routed: an absolute URL and one Host. */
+function isPlain(request: Request): boolean {
+  const { url } = request
+  if (!url.startsWith('http') || request.method === 'CONNECT') return false
+  const host = request.headers.get('host')
+  return host !== null && !host.includes(',')
+}
+
+function pathOf(url: string): string {
+  const start = url.indexOf('/', url.indexOf('//') + 2)
+  if (start < 0) return '/'
+  const end = url.slice(start).search(/[?#]/)
+  return end < 0 ? url.slice(start) : url.slice(start, start + end)
+}
+
+function isHealthPath(path: string): path is HealthPath {
+  return path === HEALTH_PATHS[0] || path === HEALTH_PATHS[1]
+}
+
+function healthAnswer(gateway: Gateway, request: Request, path: HealthPath, id: string, hasConfig: boolean): Response {
+  const isRead = request.method === 'GET' || request.method === 'HEAD'
+  const answer = isRead
+    ? health(path, new URL(request.url), gateway.lifecycle, hasConfig)
+    : new Response(null, { status: 405, headers: { allow: 'GET, HEAD' } })
+  for (const [name, value] of Object.entries(commonHeaders(gateway, id))) answer.headers.set(name, value)
+  return answer
+}
+
+function createRequestId(names: readonly string[]): (headers: Headers) => string {
+  return headers => {
+    for (const name of names) {
+      const value = headers.get(name)
+      if (value !== null && isUsableRequestId(value)) return value
+    }
+    return crypto.randomUUID()
+  }
+}
+
+/** A declared length over the cap is refused before anybody is asked for a key; the body is read and dropped first. */
+async function refuseLarge(proxy: ProxyState, exchange: Exchange, request: Request, declared: number): Promise<Response> {
+  const { gateway, bodyBytesMax } = proxy
+  const drained = await drain(request)
+  const fields = {
+    declared_content_length: declared,
+    configured_limit_bytes: bodyBytesMax,
+    drained_bytes: drained.bytes,
+    drain_outcome: drained.outcome,
+    endpoint: exchange.path,
+    request_id: exchange.requestId,
+  }
+  const log = gateway.log.as('proxy')
+  if (drained.outcome === 'completed') log.info('request body over the limit', fields)
+  else log.warn('request body over the limit', fields)
+  return replyError(gateway, exchange, tooLarge(bodyBytesMax))
+}
+
+type Drained = { bytes: number; outcome: 'completed' | 'cap_reached' | 'timeout' | 'client_read_error' }
+
+async function drain(request: Request): Promise<Drained> {
+  const reader = request.body?.getReader()
+  if (!reader) return { bytes: 0, outcome: 'completed' }
+  let bytes = 0
+  const { promise: late, resolve } = Promise.withResolvers<'late'>()
+  const timer = setTimeout(() => resolve('late'), DRAIN_MS)
+  try {
+    for (;;) {
+      const read = reader.read()
+      read.catch(() => {})
+      const piece = await Promise.race([read, late])
+      if (piece === 'late') return { bytes, outcome: 'timeout' }
+      if (piece.done) return { bytes, outcome: 'completed' }
+      bytes += piece.value.byteLength
+      if (bytes >= DRAIN_BYTES_MAX) return { bytes, outcome: 'cap_reached' }
+    }
+  } catch {
+    return { bytes, outcome: 'client_read_error' }
+  } finally {
+    clearTimeout(timer)
+    reader.cancel().catch(() => {})
+  }
+}
+
+type Cors = {
+  preflight(gateway: Gateway, exchange: Exchange, request: Request): Response | undefined
+  mark(request: Request, answer: Response): Response
+}
+
+/** Cross-origin calls from browsers, off unless the operator lists origins. Source: Fetch standard, "CORS protocol". */
+function createCors(origins: readonly string[]): Cors | undefined {
+  if (origins.length === 0) return undefined
+  const allowed = (request: Request): string | undefined => {
+    const origin = request.headers.get('origin')
+    if (origin === null) return undefined
+    return origins.includes('*') ? '*' : origins.includes(origin) ? origin : undefined
+  }
+  return {
+    preflight(gateway, exchange, request) {
+      if (request.method !== 'OPTIONS' || !request.headers.has('access-control-request-method')) return undefined
+      if (allowed(request) === undefined) return replyEmpty(gateway, exchange, 403)
+      return replyEmpty(gateway, exchange, 204, {
+        'access-control-allow-methods': 'GET, POST, OPTIONS',
+        'access-control-allow-headers': request.headers.get('access-control-request-headers') ?? 'authorization, content-type',
+        'access-control-max-age': '600',
+      })
+    },
+    mark(request, answer) {
+      const origin = allowed(request)
+      if (origin === undefined) return answer
+      answer.headers.set('access-control-allow-origin', origin)
+      answer.headers.set('access-control-expose-headers', 'x-aisix-request-id, x-request-id, retry-after')
+      if (origin !== '*') answer.headers.append('vary', 'origin')
+      return answer
+    },
+  }
+}

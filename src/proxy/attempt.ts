@@ -1,0 +1,442 @@
+import { isUtf8 } from 'node:buffer'
+import { clientGone, GatewayError } from '../errors.ts'
+import type { Attempt, Exchange } from '../exchange.ts'
+import type { Log } from '../lib/log.ts'
+import { toBinary, toBytes } from '../wire/members.ts'
+import { SseReader } from '../wire/sse.ts'
+import type { Caller } from './caller.ts'
+import { type Dial, transportError } from './dial.ts'
+import { encodeQuestion } from './encode.ts'
+import type { Endpoint } from './endpoints/endpoint.ts'
+import type { Question } from './question.ts'
+import { cutMessage, errorInside, rewriteAnswer, undecodable } from './rewrite-answer.ts'
+import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
+import type { Target } from './route.ts'
+
+/** A larger answer is not held: it is relayed as it is (spec/README, row 2). */
+export const HELD_BYTES_MAX = 64 * 1024 * 1024
+/** Bytes of a failed answer's body that are read for its message. */
+const ERROR_BYTES_MAX = 64 * 1024
+
+export type Reader = { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>; cancel(): Promise<void> }
+
+/** What an upstream answered well. */
+export type Answer =
+  | { kind: 'whole'; body: Uint8Array<ArrayBuffer> }
+  /** Too large to hold: what was read, and the rest. */
+  | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt }
+  | { kind: 'stream'; stream: UpstreamStream }
+
+export type AttemptInput = {
+  dial: Dial
+  endpoint: Endpoint
+  question: Question
+  target: Target
+  /** Headers of the caller, for the operator's allow-list. */
+  callerHeaders: Headers
+  exchange: Exchange
+  caller: Caller
+  log: Log
+  monotonic: () => number
+}
+
+/** One fetch under one controller: the caller, the deadline and the connect watch all end it through here. */
+export class OpenAttempt {
+  private readonly controller = new AbortController()
+  private timer: ReturnType<typeof setTimeout> | undefined
+  /** Why it was ended from our side. */
+  reason: GatewayError | undefined
+
+  constructor(private readonly caller: Caller) {
+    caller.whenGone(() => this.abort(clientGone()))
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal
+  }
+
+  abort(reason: GatewayError): void {
+    this.reason ??= reason
+    this.disarm()
+    this.controller.abort()
+  }
+
+  /** Sets the deadline anew; 0 is none. */
+  arm(ms: number): void {
+    this.disarm()
+    if (ms > 0) this.timer = setTimeout(() => this.abort(timedOut(ms)), ms)
+  }
+
+  disarm(): void {
+    clearTimeout(this.timer)
+  }
+
+  /** The attempt is over and went well: nothing may end it any more. */
+  release(): void {
+    this.disarm()
+    this.caller.whenGone(undefined)
+  }
+
+  /** An error of reading or connecting in our words: ours where we ended it. */
+  explain(error: unknown): GatewayError {
+    return this.reason ?? (error instanceof GatewayError ? error : transportError(error))
+  }
+}
+
+export function timedOut(ms: number): GatewayError {
+  return new GatewayError('timeout', `upstream request timed out after ${ms}ms`, { retry: 'if-configured' })
+}
+
+/**
+ * One try at one target: one fetch, one deadline.
+ * throws: GatewayError, whose `retry` says whether another try may help
+ */
+export async function attempt(input: AttemptInput): Promise<Answer> {
+  const { endpoint, question, target, exchange, caller } = input
+  const { upstream } = target
+  const url = upstream.urls[endpoint.operation]
+  if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
+  const record: Attempt = {
+    index: exchange.attempts.length,
+    kind: exchange.attempts.length === 0 ? 'initial' : 'retry',
+    startedAt: input.monotonic(),
+    endedAt: undefined,
+    firstEventMs: undefined,
+    status: undefined,
+    errorKind: undefined,
+    providerRequestId: undefined,
+    providerModelVersion: undefined,
+  }
+  exchange.attempts.push(record)
+  const open = new OpenAttempt(caller)
+  if (caller.isGone) throw open.explain(undefined)
+  try {
+    open.arm(question.isStream ? target.streamTimeoutMs : target.timeoutMs)
+    const asksUsage = question.isStream && !question.hasStreamOptions && upstream.asksUsage
+    const response = await send(input, url, open, asksUsage)
+    record.status = response.status
+    if (!response.ok) {
+      const error = await failedAnswer(input, response)
+      if (
+        asksUsage &&
+        (response.status === 400 || response.status === 422) &&
+        /stream_options|include_usage/.test(error.message)
+      ) {
+        // An older server: it is asked once more without, and from then on never.
+        upstream.asksUsage = false
+        open.release()
+        exchange.attempts.pop()
+        return await attempt(input)
+      }
+      throw error
+    }
+    const answer = question.isStream
+      ? await openStream(input, response, open, record)
+      : await wholeAnswer(input, response, open, record)
+    if (answer.kind === 'whole') open.release()
+    return answer
+  } catch (error) {
+    const known = open.explain(error)
+    record.errorKind = known.kind
+    // The body of a failed answer may still be under way: nobody reads it.
+    open.abort(known)
+    caller.whenGone(undefined)
+    throw known
+  } finally {
+    record.endedAt = input.monotonic()
+  }
+}
+
+function send(input: AttemptInput, url: string, open: OpenAttempt, asksUsage: boolean): Promise<Response> {
+  const { endpoint, question, target, dial } = input
+  const { upstream } = target
+  return dial({
+    url,
+    origin: upstream.origin,
+    hostname: upstream.hostname,
+    port: upstream.port,
+    tls: upstream.tls,
+    headers: outboundHeaders(input),
+    body: encodeQuestion(endpoint, question, target.upstreamModel, upstream.overrides, asksUsage),
+    isStream: question.isStream,
+    signal: open.signal,
+    onUnreachable: error => open.abort(error),
+  })
+}
+
+/** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
+function outboundHeaders({ target, exchange, question, callerHeaders }: AttemptInput): Record<string, string> {
+  const { upstream } = target
+  const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': exchange.requestId }
+  if (question.isStream) headers.accept = 'text/event-stream'
+  if (upstream.templates.length > 0) {
+    const { entry } = target.caller
+    const variables = {
+      'request.id': exchange.requestId,
+      'request.api_key.id': entry.id,
+      'request.api_key.name': entry.value.display_name,
+      'request.api_key.team_id': entry.value.team_id,
+      'request.api_key.user_id': entry.value.user_id,
+      'model.id': target.modelId,
+      'model.name': target.model,
+      'provider_key.id': upstream.id,
+      'provider_key.name': upstream.name,
+    }
+    for (const { name, render } of upstream.templates) {
+      const value = render(variables)
+      if (value !== undefined && (headers[name] === undefined || name === 'user-agent')) headers[name] = value
+    }
+  }
+  if (upstream.forwarded) {
+    for (const [name, value] of upstream.forwarded(callerHeaders)) {
+      if (headers[name] === undefined || (name === 'user-agent' && headers[name] === upstream.headers[name]))
+        headers[name] = value
+    }
+  }
+  headers.accept ??= 'application/json'
+  return headers
+}
+
+/** What to tell of an answer that is no 2xx (proxy-01 §8, upstream-caused errors). */
+async function failedAnswer(input: AttemptInput, response: Response): Promise<GatewayError> {
+  const { status } = response
+  const text = await readSome(response, ERROR_BYTES_MAX)
+  if (status >= 300 && status < 400) {
+    return new GatewayError('upstream_error', `upstream returned ${status}; redirects are not followed; check api_base`, {
+      upstreamStatus: status,
+    })
+  }
+  if (status >= 400 && status < 500) {
+    const told = input.target.upstream.adapter.error(parsed(text))
+    const retryAfter = response.headers.get('retry-after')
+    return new GatewayError('upstream_error', cutMessage(told?.message ?? (text.trim() || `upstream returned ${status}`)), {
+      status,
+      code: told?.code,
+      param: told?.param,
+      upstreamStatus: status,
+      retryAfterSecs: status === 429 ? wholeSeconds(retryAfter) : undefined,
+    })
+  }
+  // The text of a 5xx may hold anything: the log has its beginning, the caller is told where to look.
+  input.log.as('upstream').warn('upstream answered with an error', {
+    request_id: input.exchange.requestId,
+    model: input.target.model,
+    provider_key: input.target.upstream.name,
+    status,
+    body: cutMessage(text),
+  })
+  return new GatewayError(
+    'upstream_error',
+    `upstream returned ${status}; the gateway's log has its answer under this request id`,
+    {
+      upstreamStatus: status,
+      retryAfterSecs: wholeSeconds(response.headers.get('retry-after')),
+      retry: 'yes',
+    },
+  )
+}
+
+export function wholeSeconds(header: string | null): number | undefined {
+  return header !== null && /^\d{1,9}$/.test(header.trim()) ? Number(header.trim()) : undefined
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** The beginning of a body as text; what follows is left unread. */
+async function readSome(response: Response, max: number): Promise<string> {
+  const reader = response.body?.getReader()
+  if (!reader) return ''
+  const pieces: Uint8Array[] = []
+  let length = 0
+  try {
+    while (length < max) {
+      const { done, value } = await reader.read()
+      if (done) break
+      pieces.push(value)
+      length += value.byteLength
+    }
+    if (length >= max) reader.cancel().catch(() => {})
+  } catch {
+    // What has come is enough to tell.
+  }
+  return Buffer.concat(pieces).subarray(0, max).toString('utf8')
+}
+
+function mediaType(response: Response): string {
+  return (response.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
+}
+
+async function wholeAnswer(input: AttemptInput, response: Response, open: OpenAttempt, record: Attempt): Promise<Answer> {
+  const { endpoint, question, target, exchange } = input
+  const declared = Number(response.headers.get('content-length') ?? Number.NaN)
+  let bytes: Uint8Array
+  if (declared <= 1_048_576) bytes = await response.bytes()
+  else {
+    const read = await readHeld(response)
+    if (read.rest) return { kind: 'large', held: read.pieces, reader: read.rest, attempt: open }
+    bytes = Buffer.concat(read.pieces)
+  }
+  if (!isUtf8(bytes)) throw undecodable('it is not UTF-8')
+  const answer = rewriteAnswer(endpoint, target.upstream.adapter, question.model, toBinary(bytes))
+  record.providerRequestId = answer.id
+  record.providerModelVersion = answer.model
+  exchange.usage = answer.usage
+  exchange.finishReason = answer.finishReason
+  if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
+  return { kind: 'whole', body: toBytes(answer.text) }
+}
+
+/** A body of unknown length, held up to HELD_BYTES_MAX; `rest` when there is more. */
+async function readHeld(response: Response): Promise<{ pieces: Uint8Array[]; rest: Reader | undefined }> {
+  const pieces: Uint8Array[] = []
+  const reader = response.body?.getReader()
+  if (!reader) return { pieces, rest: undefined }
+  let length = 0
+  while (length <= HELD_BYTES_MAX) {
+    const { done, value } = await reader.read()
+    if (done) return { pieces, rest: undefined }
+    pieces.push(value)
+    length += value.byteLength
+  }
+  return { pieces, rest: reader }
+}
+
+async function openStream(input: AttemptInput, response: Response, open: OpenAttempt, record: Attempt): Promise<Answer> {
+  const { endpoint, question, target, exchange } = input
+  const { adapter } = target.upstream
+  if (mediaType(response) !== 'text/event-stream') {
+    const text = await readSome(response, ERROR_BYTES_MAX)
+    throw (
+      errorInside(adapter, toBinary(Buffer.from(text))) ??
+      undecodable(`an event stream was asked for, ${mediaType(response) || 'something else'} came`)
+    )
+  }
+  const reader = response.body?.getReader()
+  if (!reader) throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
+  const options = {
+    adapter,
+    alias: question.model,
+    includeUsage: question.includeUsage,
+    reasoningPath:
+      endpoint.operation === 'chat' ? target.upstream.reasoningPath?.filter((name, at) => at > 0 || name !== 'delta') : undefined,
+  }
+  const stream = new UpstreamStream(
+    reader,
+    new ChunkRewriter(options, exchange),
+    open,
+    target.streamTimeoutMs,
+    target.upstream.doneMarker,
+    input,
+  )
+  // The head of the answer is held until the first event: until then another try can still be made.
+  await stream.readFirst()
+  record.firstEventMs = input.monotonic() - record.startedAt
+  return { kind: 'stream', stream }
+}
+
+/**
+ * An upstream's stream, rewritten. `read` gives binary text to send, until `isDone`.
+ * Ends: `[DONE]`, or a clean end of the body; anything else throws.
+ */
+export class UpstreamStream {
+  private readonly events = new SseReader()
+  private ready = ''
+  /** Why the stream ended badly, told once everything before it is delivered. */
+  private failure: GatewayError | undefined
+  isDone = false
+  private readonly onData = (data: string) => {
+    if (this.rewriter.isDone) return
+    const rewritten = this.rewriter.rewrite(data)
+    if (rewritten !== undefined) this.ready += `data: ${rewritten}\n\n`
+  }
+
+  constructor(
+    private readonly reader: Reader,
+    private readonly rewriter: ChunkRewriter,
+    private readonly open: OpenAttempt,
+    private readonly gapMs: number,
+    private readonly doneMarker: 'required' | 'optional' | 'none' | undefined,
+    private readonly input: AttemptInput,
+  ) {}
+
+  /** Reads until there is something to send, which the next `read` gives. */
+  async readFirst(): Promise<void> {
+    while (this.ready === '' && !this.isDone) await this.readPiece()
+    if (this.rewriter.events === 0 && !this.rewriter.isDone) {
+      throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
+    }
+  }
+
+  /** What to send next, '' when a piece held nothing for the caller. */
+  async read(): Promise<string> {
+    if (this.ready === '') {
+      if (this.failure) throw this.failure
+      await this.readPiece()
+    }
+    const text = this.ready
+    this.ready = ''
+    return text
+  }
+
+  private async readPiece(): Promise<void> {
+    this.open.arm(this.gapMs)
+    let piece: { done: boolean; value?: Uint8Array | undefined }
+    try {
+      piece = await this.reader.read()
+    } catch (error) {
+      throw this.open.explain(error)
+    } finally {
+      // The silence that counts is the upstream's, not the time that the caller takes to read.
+      this.open.disarm()
+    }
+    try {
+      if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
+      if (piece.done && !this.rewriter.isDone) this.events.end(this.onData)
+    } catch (error) {
+      this.failure = this.open.explain(error)
+      if (this.ready === '') throw this.failure
+      return
+    }
+    if (piece.done && !this.rewriter.isDone) {
+      // A body that ends while we end it ourselves is no clean end.
+      if (this.open.reason) throw this.open.reason
+      if (!this.rewriter.isDone && this.rewriter.events > 0 && this.doneMarker === 'required') {
+        this.input.log.as('upstream').warn('stream ended without [DONE]', {
+          request_id: this.input.exchange.requestId,
+          provider_key: this.input.target.upstream.name,
+        })
+      }
+    }
+    if (piece.done || this.rewriter.isDone) {
+      if (this.rewriter.events > 0 || this.rewriter.isDone) this.ready += `data: ${DONE}\n\n`
+      this.isDone = true
+      if (!piece.done) this.drain()
+    }
+  }
+
+  /** After `[DONE]` the body ends by itself, as a rule at once: its connection can then serve again. If not, it is cut. */
+  private drain(): void {
+    const timer = setTimeout(() => this.open.abort(new GatewayError('stream_aborted', 'upstream went on after [DONE]')), 1_000)
+    const next = (): Promise<void> => this.reader.read().then(({ done }) => (done ? undefined : next()))
+    next()
+      .catch(() => {})
+      .finally(() => clearTimeout(timer))
+  }
+
+  /** The caller left, or an error frame has ended the answer: the upstream's connection closes now. */
+  abort(reason: GatewayError): void {
+    this.open.abort(reason)
+    this.reader.cancel().catch(() => {})
+  }
+
+  /** The stream is over: the caller's leaving means nothing any more. */
+  release(): void {
+    this.open.release()
+  }
+}

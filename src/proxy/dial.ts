@@ -1,0 +1,167 @@
+import { GatewayError } from '../errors.ts'
+import type { Fetch, FetchInit, TlsOptions } from '../lib/fetch.ts'
+
+export type DialRequest = {
+  url: string
+  origin: string
+  hostname: string
+  port: number
+  tls: TlsOptions | undefined
+  headers: Record<string, string>
+  body: Uint8Array<ArrayBuffer>
+  isStream: boolean
+  signal: AbortSignal
+  /** Called when no connection can be had within the time for connecting: aborts `signal`. */
+  onUnreachable: (error: GatewayError) => void
+}
+
+/** What is known of one scheme, host and port. */
+type Origin = {
+  /** It closes connections after streams while announcing keep-alive: streams to it get connections of their own. */
+  hangsUp: boolean
+  /** Monotonic time at which it last answered or took a connection. */
+  aliveAt: number
+  probe: Promise<boolean> | undefined
+}
+
+export type Dial = (request: DialRequest) => Promise<Response>
+
+export type DialerOptions = {
+  fetch: Fetch
+  proxy: string | undefined
+  connectTimeoutMs: number
+  monotonic: () => number
+}
+
+/** Codes of a connection that broke, as against one that was never had. */
+const BROKEN = new Set(['ECONNRESET', 'ConnectionClosed', 'EPIPE', 'ECONNABORTED', 'HTTP2_CONNECTION_CLOSED', 'UND_ERR_SOCKET'])
+
+export function errorCode(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string' ? error.code : ''
+}
+
+/**
+ * The one way out of the gateway. A connection that breaks before the first byte of an answer is most often one that the
+ * upstream closed while it lay in the pool: the request is sent again at once, once, on a fresh connection, outside the
+ * retry budget and its back-off.
+ * throws: what `fetch` throws; `transportError` puts it into words
+ */
+export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: DialerOptions): Dial {
+  const origins = new Map<string, Origin>()
+  const originOf = (name: string): Origin => {
+    let origin = origins.get(name)
+    if (!origin) {
+      // Operators change addresses rarely; a bound all the same, the oldest goes first.
+      if (origins.size >= 4096)
+        for (const oldest of origins.keys()) {
+          origins.delete(oldest)
+          break
+        }
+      origin = { hangsUp: false, aliveAt: Number.NEGATIVE_INFINITY, probe: undefined }
+      origins.set(name, origin)
+    }
+    return origin
+  }
+
+  /** `fetch` has no time limit for connecting: when no answer has come, one TCP connect tells a slow answer from no host. */
+  const watchConnect = (request: DialRequest, origin: Origin, startedAt: number) =>
+    setTimeout(async () => {
+      if (origin.aliveAt >= startedAt || proxy !== undefined) return
+      origin.probe ??= canConnect(request.hostname, request.port, connectTimeoutMs).finally(() => {
+        origin.probe = undefined
+      })
+      if (await origin.probe) origin.aliveAt = monotonic()
+      else {
+        request.onUnreachable(
+          new GatewayError('transport_error', `transport error: no connection within ${connectTimeoutMs}ms`, { retry: 'yes' }),
+        )
+      }
+    }, connectTimeoutMs)
+
+  return async request => {
+    const origin = originOf(request.origin)
+    const startedAt = monotonic()
+    const timer = connectTimeoutMs > 0 ? watchConnect(request, origin, startedAt) : undefined
+    const init: FetchInit = {
+      method: 'POST',
+      headers: request.headers,
+      body: request.body,
+      signal: request.signal,
+      redirect: 'manual',
+      decompress: true,
+      keepalive: !(request.isStream && origin.hangsUp),
+      proxy: proxy ?? false,
+      timeout: false,
+      verbose: false,
+    }
+    if (request.tls) init.tls = request.tls
+    try {
+      try {
+        const response = await fetch(request.url, init)
+        origin.aliveAt = monotonic()
+        return response
+      } catch (error) {
+        if (!BROKEN.has(errorCode(error)) || request.signal.aborted) throw error
+        const response = await fetch(request.url, { ...init, keepalive: false })
+        origin.aliveAt = monotonic()
+        // The same request went well on a connection of its own: the pooled one was dead.
+        origin.hangsUp = true
+        return response
+      }
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}
+
+async function canConnect(hostname: string, port: number, timeoutMs: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>()
+  const timer = setTimeout(() => resolve(false), timeoutMs)
+  Bun.connect({
+    hostname,
+    port,
+    socket: {
+      open(socket) {
+        resolve(true)
+        socket.end()
+      },
+      data() {},
+      error() {},
+      connectError() {
+        resolve(false)
+      },
+    },
+  }).catch(() => resolve(false))
+  try {
+    return await promise
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const CAUSES: readonly [code: RegExp, words: string][] = [
+  [/^(?:ECONNREFUSED|ConnectionRefused)$/, 'connection refused'],
+  [/^(?:ENOTFOUND|EAI_AGAIN|EAI_NODATA|EAI_NONAME|DNS|DNSError)/, 'name not found'],
+  [/^(?:EHOSTUNREACH|ENETUNREACH|EHOSTDOWN|ENETDOWN)$/, 'host unreachable'],
+  [/^(?:ETIMEDOUT|ConnectionTimeout)$/, 'connection timed out'],
+  [/CERT|SELF_SIGNED|UNABLE_TO|ISSUER|HOSTNAME|ALTNAME|UNTRUSTED/i, 'certificate not trusted'],
+  [/SSL|TLS|HANDSHAKE/i, 'TLS handshake failed'],
+  [/^(?:ECONNRESET|ConnectionClosed|EPIPE|ECONNABORTED)$/, 'connection reset'],
+  [/Malformed|InvalidHTTP|HPE_|HTTP/i, 'the answer is not HTTP'],
+]
+
+/**
+ * The class of a transport error, for callers: they never see a host or an address. The log gets the cause under the
+ * request id.
+ */
+export function transportError(error: unknown): GatewayError {
+  const code = errorCode(error)
+  const message = error instanceof Error ? error.message : ''
+  const known =
+    CAUSES.find(([pattern]) => pattern.test(code)) ??
+    (code === '' ? CAUSES.find(([pattern]) => pattern.test(message)) : undefined)
+  return new GatewayError('transport_error', `transport error: ${known?.[1] ?? 'connection failed'}`, {
+    cause: error,
+    retry: 'yes',
+  })
+}

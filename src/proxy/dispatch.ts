@@ -1,0 +1,69 @@
+import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
+import { type Answer, type AttemptInput, attempt } from './attempt.ts'
+import type { Caller } from './caller.ts'
+import type { Target } from './route.ts'
+
+export type DispatchInput = Omit<AttemptInput, 'target'> & {
+  targets: readonly Target[]
+  random: () => number
+  /** True once something went out to the caller: from then on nothing is tried again. */
+  isCommitted: () => boolean
+}
+
+const BACKOFF_FIRST_MS = 250
+const BACKOFF_MAX_MS = 2_000
+const JITTER_MS = 250
+/** A hint of the upstream's is followed when it is this short, in seconds. */
+const HINT_MAX_SECS = 5
+
+/** Milliseconds before try `k` (1 is the first repetition): proxy-02 §7. */
+export function backoffMs(k: number, retryAfterSecs: number | undefined, random: () => number): number {
+  const jitter = random() * JITTER_MS
+  if (retryAfterSecs !== undefined && retryAfterSecs >= 1 && retryAfterSecs <= HINT_MAX_SECS)
+    return retryAfterSecs * 1_000 + jitter
+  return Math.min(BACKOFF_FIRST_MS * 2 ** (k - 1), BACKOFF_MAX_MS) + jitter
+}
+
+/**
+ * Targets → the first good answer. The only place that tries again.
+ * throws: the last attempt's error, or client_disconnected
+ */
+export async function dispatch(input: DispatchInput): Promise<Answer> {
+  const { targets, exchange, caller, random, isCommitted } = input
+  let failure: GatewayError | undefined
+  for (const target of targets) {
+    exchange.provider = target.provider
+    exchange.model = target.model
+    exchange.modelId = target.modelId
+    exchange.upstreamModel = target.upstreamModel
+    exchange.providerKeyId = target.upstream.id
+    exchange.providerKeyName = target.upstream.name
+    for (let tried = 1; ; tried += 1) {
+      try {
+        return await attempt({ ...input, target })
+      } catch (error) {
+        failure = toGatewayError(error)
+        failure.wasRetried = exchange.attempts.length > 1
+        if (caller.isGone || isCommitted() || tried > target.retries || !mayRetry(failure, target)) break
+        await pause(backoffMs(tried, failure.retryAfterSecs, random), caller)
+        if (caller.isGone) throw clientGone()
+        if (isCommitted()) break
+      }
+    }
+  }
+  throw failure ?? new GatewayError('internal_error', 'no target was tried')
+}
+
+function mayRetry(failure: GatewayError, target: Target): boolean {
+  return failure.retry === 'yes' || (failure.retry === 'if-configured' && target.retriesTimeouts)
+}
+
+/** Waits, or less when the caller leaves. */
+async function pause(ms: number, caller: Caller): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  caller.whenGone(resolve)
+  await promise
+  clearTimeout(timer)
+  caller.whenGone(undefined)
+}

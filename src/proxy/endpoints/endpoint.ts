@@ -1,0 +1,29 @@
+import type { z } from 'zod'
+import type { Operation } from '../../adapters/adapter.ts'
+
+/** What differs between the endpoints that reach an upstream: everything else they share (`serve.ts`). */
+export type Endpoint = {
+  /** Name in logs and records. */
+  name: string
+  path: string
+  operation: Operation
+  /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
+  schema: z.ZodType<EndpointQuestion>
+  keys: readonly string[]
+  /** The member without which a 2xx answer is no answer. */
+  answerMember: 'choices' | 'data'
+  /** True where `stream` always goes upstream, said or not (proxy-02 §2). */
+  alwaysSendsStream: boolean
+  /** True where answers carry `x-aisix-call-id` (proxy-01 §10). */
+  hasCallId: boolean
+  /** True where missing counters of `usage` are shown as 0 (embeddings). */
+  fillsUsage: boolean
+  /** What a 501 calls it when the upstream's dialect lacks it. */
+  noun: string
+}
+
+export type EndpointQuestion = {
+  model: string
+  stream?: boolean | null | undefined
+  stream_options?: { include_usage?: boolean | null | undefined } | null | undefined
+}

@@ -1,0 +1,7 @@
+/** The registry of endpoints that reach an upstream. Each is one file and one line here. */
+import { chatCompletions } from './chat-completions.ts'
+import { completions } from './completions.ts'
+import { embeddings } from './embeddings.ts'
+import type { Endpoint } from './endpoint.ts'
+
+export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings]

@@ -1,0 +1,221 @@
+import { clientGone, type GatewayError, openAiEnvelope, toGatewayError } from '../errors.ts'
+import type { Exchange } from '../exchange.ts'
+import type { Gateway } from '../gateway.ts'
+import { VERSION } from '../version.ts'
+import { toBytes, utf8ToBinary } from '../wire/members.ts'
+import type { Answer, OpenAttempt, Reader, UpstreamStream } from './attempt.ts'
+import type { Caller } from './caller.ts'
+import type { Endpoint } from './endpoints/endpoint.ts'
+import { logCause, settle } from './settle.ts'
+
+export const SERVER = `AISIX/${VERSION}`
+
+/** Headers that every answer of the listener has. */
+export function commonHeaders(gateway: Gateway, requestId: string): Record<string, string> {
+  const headers: Record<string, string> = { 'x-aisix-request-id': requestId, 'x-request-id': requestId, server: SERVER }
+  if (gateway.lifecycle.isDraining) headers.connection = 'close'
+  return headers
+}
+
+function answerHeaders(gateway: Gateway, exchange: Exchange, endpoint: Endpoint, contentType: string): Record<string, string> {
+  const headers = commonHeaders(gateway, exchange.requestId)
+  headers['content-type'] = contentType
+  if (endpoint.hasCallId) headers['x-aisix-call-id'] = exchange.requestId
+  return headers
+}
+
+/** A whole answer, or one too large to hold. */
+export function reply(
+  gateway: Gateway,
+  exchange: Exchange,
+  endpoint: Endpoint,
+  answer: Exclude<Answer, { kind: 'stream' }>,
+): Response {
+  exchange.status = 200
+  const headers = answerHeaders(gateway, exchange, endpoint, 'application/json')
+  if (answer.kind === 'whole') {
+    settle(gateway, exchange)
+    return new Response(answer.body, { headers })
+  }
+  return new Response(relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt), { headers })
+}
+
+/** What was held, then the rest as it comes. The runtime asks for more only when the caller has taken what it has. */
+function relayLarge(
+  gateway: Gateway,
+  exchange: Exchange,
+  held: Uint8Array[],
+  reader: Reader,
+  attempt: OpenAttempt,
+): ReadableStream<Uint8Array> {
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const piece = held.shift()
+      if (piece) return controller.enqueue(piece)
+      try {
+        const { done, value } = await reader.read()
+        if (value) controller.enqueue(value)
+        if (!done) return
+        attempt.release()
+        settle(gateway, exchange)
+        controller.close()
+      } catch (error) {
+        // The length or the last chunk is missing then: the caller's own client sees that the answer was cut.
+        exchange.error = attempt.explain(error)
+        exchange.status = exchange.error.status
+        logCause(gateway, exchange)
+        settle(gateway, exchange)
+        controller.error(exchange.error)
+      }
+    },
+    cancel() {
+      exchange.status = 499
+      attempt.abort(clientGone())
+      reader.cancel().catch(() => {})
+      settle(gateway, exchange)
+    },
+  })
+}
+
+/** An error as this dialect's callers expect it. Everything but the envelope is settled here, for whoever met it. */
+export function replyError(gateway: Gateway, exchange: Exchange, error: unknown): Response {
+  const known = toGatewayError(error)
+  exchange.error = known
+  exchange.status = known.status
+  if (known.status === 401 && exchange.attempts.length === 0) {
+    // Rejected credentials show here alone: a class, an address, never the credential.
+    gateway.log
+      .as('auth')
+      .info('auth rejected', { reason: known.kind, client_ip: exchange.clientIp(), request_id: exchange.requestId })
+  }
+  logCause(gateway, exchange)
+  settle(gateway, exchange)
+  const headers = commonHeaders(gateway, exchange.requestId)
+  headers['content-type'] = 'application/json'
+  if (known.retryAfterSecs !== undefined && (known.status === 429 || known.status === 503)) {
+    headers['retry-after'] = String(known.retryAfterSecs)
+  }
+  if (known.wasRetried) headers['x-should-retry'] = 'false'
+  return new Response(JSON.stringify(openAiEnvelope(known)), { status: known.status, headers })
+}
+
+/** A document of the gateway's own. */
+export function replyJson(gateway: Gateway, exchange: Exchange, document: unknown): Response {
+  exchange.status = 200
+  settle(gateway, exchange)
+  const headers = commonHeaders(gateway, exchange.requestId)
+  headers['content-type'] = 'application/json'
+  return new Response(JSON.stringify(document), { headers })
+}
+
+/** An answer that its status says all about. */
+export function replyEmpty(gateway: Gateway, exchange: Exchange, status: number, more: Record<string, string> = {}): Response {
+  exchange.status = status
+  settle(gateway, exchange)
+  return new Response(null, { status, headers: { ...commonHeaders(gateway, exchange.requestId), ...more } })
+}
+
+const HEARTBEAT = toBytes(':\n\n')
+
+/**
+ * A stream to the caller. `source` is the open stream, or the promise of one when the first heartbeat was due before it:
+ * then its failure is an event, since the 200 is out. Heartbeats are comments on a silent line; they are no sign of the
+ * upstream and do not move its deadline.
+ */
+export function replyStream(
+  gateway: Gateway,
+  exchange: Exchange,
+  endpoint: Endpoint,
+  caller: Caller,
+  source: UpstreamStream | Promise<UpstreamStream>,
+): Response {
+  exchange.status = 200
+  gateway.log.as('proxy').debug('proxy stream opened', { request_id: exchange.requestId, model: exchange.model })
+  const heartbeatMs = gateway.config.downstream.sse_keepalive_interval_secs * 1_000
+  const { clock } = gateway
+  let stream = source instanceof Promise ? undefined : source
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let sentAt = clock.monotonic()
+  let isOver = false
+
+  const over = () => {
+    isOver = true
+    clearTimeout(timer)
+    stream?.release()
+    settle(gateway, exchange)
+  }
+  const beat = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    if (isOver) return
+    const silentMs = clock.monotonic() - sentAt
+    if (silentMs >= heartbeatMs - 1) {
+      // A caller that does not read gets no heaps of heartbeats.
+      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(HEARTBEAT)
+      sentAt = clock.monotonic()
+      timer = setTimeout(beat, heartbeatMs, controller)
+    } else timer = setTimeout(beat, heartbeatMs - silentMs, controller)
+  }
+  const step = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    try {
+      stream ??= await source
+      let text = ''
+      while (text === '' && !stream.isDone) text = await stream.read()
+      if (text === '' && stream.isDone) text = await stream.read()
+      if (isOver) return
+      if (text !== '') {
+        exchange.firstByteAt ??= clock.monotonic()
+        sentAt = clock.monotonic()
+        controller.enqueue(toBytes(text))
+      }
+      if (stream.isDone) {
+        over()
+        controller.close()
+      }
+    } catch (error) {
+      fail(controller, toGatewayError(error))
+    }
+  }
+  const fail = (controller: ReadableStreamDefaultController<Uint8Array>, error: GatewayError) => {
+    if (isOver) return
+    exchange.error = error
+    if (caller.isGone) exchange.status = 499
+    else {
+      // The head said 200; what the log and the metrics say is how it went.
+      exchange.status = error.status
+      logCause(gateway, exchange)
+    }
+    stream?.abort(error)
+    over()
+    try {
+      if (!caller.isGone) {
+        const { message, type, code } = openAiEnvelope(error).error
+        const frame = { error: { message, type, ...(code === undefined ? {} : { code }) } }
+        controller.enqueue(toBytes(utf8ToBinary(`event: error\ndata: ${JSON.stringify(frame)}\n\n`)))
+      }
+      controller.close()
+    } catch {
+      // The caller's side is closed already: nobody is left to be told.
+    }
+  }
+
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      if (heartbeatMs > 0) timer = setTimeout(beat, heartbeatMs, controller)
+      if (source instanceof Promise) {
+        controller.enqueue(HEARTBEAT)
+        source.catch(() => {})
+      }
+    },
+    pull: step,
+    cancel() {
+      if (isOver) return
+      caller.isGone = true
+      exchange.status = 499
+      stream?.abort(clientGone())
+      over()
+    },
+  })
+  const headers = answerHeaders(gateway, exchange, endpoint, 'text/event-stream')
+  headers['cache-control'] = 'no-cache'
+  headers['x-accel-buffering'] = 'no'
+  return new Response(body, { headers })
+}
