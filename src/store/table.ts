@@ -186,7 +186,8 @@ export function createTable(clock: WallClock) {
       seenAtMs = now
       observedAtMs = now
       const changed = kinds.filter(kind => adopt(kind, next[kind], now))
-      if (changed.length > 0 || applySeq === 0) publish(Math.max(revision, snapshot.revision + 1), now)
+      if (applySeq === 0) publish(revision, now)
+      else if (changed.length > 0) publish(Math.max(revision, snapshot.revision + 1), now)
       else if (revision > snapshot.revision) snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot)
 
       reloads += 1
