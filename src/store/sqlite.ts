@@ -68,11 +68,16 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
     file.close()
     throw new StoreOpenError(explain(error, path), { cause: error })
   }
-  const mode = openToOthers(path)
-  if (mode) log.warn('the store holds credentials and is open to other users; chmod 600 it', { path, mode })
+  checkMode()
 
   const timer = setInterval(check, pollMs)
   timer.unref()
+
+  /** A file of the operator's keeps the mode that it came with, a restored one too, but not in silence. */
+  function checkMode(): void {
+    const mode = openToOthers(path)
+    if (mode) log.warn('the store holds credentials and is open to other users; chmod 600 it', { path, mode })
+  }
 
   /** Reads everything anew, and tells of rows that cannot be served. */
   function load(from: StoreFile): void {
@@ -125,6 +130,7 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
     const opened = openStoreFile(path, { create: false, busyMs: 0 })
     try {
       load(opened)
+      checkMode()
       return opened
     } catch (error) {
       opened.close()

@@ -176,7 +176,7 @@ describe('a live store file', () => {
 
   describe('locked by another process', () => {
     test('a write waits on a timer while the event loop runs, and goes through when the lock is gone', async () => {
-      const store = place.open()
+      const store = place.open({ busyWaitMs: 60_000 })
       const holder = place.other()
       holder.run('BEGIN IMMEDIATE')
       let turns = 0
