@@ -4,7 +4,7 @@ import { printable } from '../lib/log.ts'
 import { nearest } from '../lib/nearest.ts'
 import { isTree, type Tree } from './file.ts'
 import { listKeys, listSections } from './keys.ts'
-import { joinPath, type Origins, originOf, type Problem } from './problems.ts'
+import { joinPath, type Origin, type Origins, originOf, type Problem } from './problems.ts'
 
 /** Unknown keys of one mapping that are told apart; a file with more of them is no configuration. */
 const UNKNOWN_KEYS_SHOWN_MAX = 50
@@ -13,7 +13,8 @@ export function explain(issues: readonly z.core.$ZodIssue[], tree: Tree, origins
   return issues.flatMap(issue => {
     if (issue.code === 'unrecognized_keys') return unknownKeys(issue, origins)
     const path = joinPath(issue.path)
-    return [{ origin: originOf(origins, issue.path), path: printable(path), text: sentence(issue, valueAt(tree, issue.path)) }]
+    const origin = originOf(origins, issue.path)
+    return [{ origin, path: printable(path), text: sentence(issue, valueAt(tree, issue.path), origin) }]
   })
 }
 
@@ -55,13 +56,14 @@ function suggestion(section: string, key: string): string {
   return siblings.length > 0 ? `; known here: ${siblings.map(path => path.slice(prefix.length)).join(', ')}` : ''
 }
 
-function sentence(issue: z.core.$ZodIssue, value: unknown): string {
+function sentence(issue: z.core.$ZodIssue, value: unknown, origin: Origin | undefined): string {
   if (issue.code === 'invalid_type') {
     const key = listKeys().get(joinPath(issue.path))
     if (value === undefined) return key ? `is required. ${key.description}` : 'is required'
     // The schema asks whole numbers first whether they are numbers at all.
     const expected = key?.type === 'whole number' ? 'int' : issue.expected
-    return `expected ${TYPES[expected] ?? expected}, and got ${got(expected, value)}`
+    const remedy = origin?.from === 'file' ? spelling(expected, value) : ''
+    return `expected ${TYPES[expected] ?? expected}, and got ${typeInWords(value)}${remedy}`
   }
   if (issue.code === 'invalid_value') {
     return `expected ${issue.values.map(each => JSON.stringify(each)).join(' or ')}`
@@ -83,16 +85,19 @@ const TYPES: { readonly [type: string]: string } = {
   object: 'a mapping of keys to values',
 }
 
-/** The type of what was submitted, and how the expected type is written where the two are often mixed up. */
-function got(expected: string, value: unknown): string {
+function typeInWords(value: unknown): string {
   if (value === null) return 'nothing'
   if (Array.isArray(value)) return 'a list'
   if (typeof value === 'object') return 'a mapping'
-  const isScalarText = expected === 'string' && (typeof value === 'number' || typeof value === 'boolean')
-  if (isScalarText) return `${typeof value === 'number' ? 'a number' : 'true or false'}: put the value in quotes`
-  if (typeof value === 'string' && ['number', 'int', 'boolean'].includes(expected)) {
-    return 'text: write it without quotes. A value out of ${NAME} is always text: use the AISIX_* variable of the key instead'
-  }
   if (typeof value === 'number') return Number.isInteger(value) ? 'a number' : 'a number with a fraction'
   return typeof value === 'boolean' ? 'true or false' : 'text'
+}
+
+/** How the expected type is written in a file, where the two are often mixed up. */
+function spelling(expected: string, value: unknown): string {
+  if (expected === 'string' && (typeof value === 'number' || typeof value === 'boolean')) return ': put the value in quotes'
+  if (typeof value === 'string' && ['number', 'int', 'boolean'].includes(expected)) {
+    return ': write it without quotes. A value out of ${NAME} is always text: use the AISIX_* variable of the key instead'
+  }
+  return ''
 }
