@@ -3,7 +3,7 @@ import { type Context, Hono } from 'hono'
 import type { Clock, Lifecycle } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
 import { hasConfig } from '../status/config.ts'
-import { type AddressSource, frontDoor, peerAddress, withStandardHeaders } from '../status/front-door.ts'
+import { type AddressSource, frontDoor, peerAddress, withoutBody, withStandardHeaders } from '../status/front-door.ts'
 import { HEALTH_PATHS, health } from '../status/health.ts'
 import { type ModelHealth, modelStatus } from '../status/models.ts'
 import type { Actor, Store } from '../store/store.ts'
@@ -127,12 +127,14 @@ export function createAdminApp(options: AdminOptions): AdminApp {
   for (const [path, onPath] of byPath(routes)) {
     const pattern = path.replace('{id}', ':id')
     for (const route of onPath) {
-      app.on(route.method, pattern, (c: Context<Env>) => {
+      app.on(route.method, pattern, async (c: Context<Env>) => {
         const request = c.req.raw
         const { server } = c.env
         const actor = route.auth === 'admin' ? admit(request, server) : { adminKey: '', address: '' }
         const call: Call = { request, server, url: new URL(request.url), id: c.req.param('id') ?? '', actor }
-        return route.handle(call)
+        const response = await route.handle(call)
+        // Hono sends HEAD to the handlers of GET.
+        return request.method === 'HEAD' ? withoutBody(response) : response
       })
     }
     const allow = allowed(onPath)

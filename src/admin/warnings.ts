@@ -110,8 +110,9 @@ export function warningHeader(warnings: readonly string[]): string | undefined {
   for (const [index, warning] of warnings.entries()) {
     const cut = warning.length > 512 ? `${warning.slice(0, 511)}…` : warning
     const next = `${index === 0 ? '' : '; '}${headerText(cut)}`
-    if (value.length + next.length > HEADER_CHARACTERS_MAX)
-      return `${value}; and ${warnings.length - index} more, see /admin/v1/health`
+    if (value.length + next.length > HEADER_CHARACTERS_MAX) {
+      return `${value === '' ? '' : `${value}; and `}${warnings.length - index} more, see /admin/v1/health`
+    }
     value += next
   }
   return value

@@ -2,7 +2,7 @@
 import type { Log } from '../lib/log.ts'
 import type { Store } from '../store/store.ts'
 import { configStatus, hasConfig } from './config.ts'
-import { frontDoor, withStandardHeaders } from './front-door.ts'
+import { frontDoor, withoutBody, withStandardHeaders } from './front-door.ts'
 import { createConfigMetrics, TEXT_FORMAT } from './metrics.ts'
 import { modelStatus } from './models.ts'
 
@@ -15,7 +15,7 @@ export type StatusOptions = {
   moreMetrics?: () => string
 }
 
-export type StatusApp = { fetch(request: Request): Response }
+export type StatusApp = { fetch(request: Request): Promise<Response> }
 
 /**
  * Answers `/status/config`, `/status/ready`, `/status/models` and the scrape page, to GET and HEAD.
@@ -38,22 +38,21 @@ export function createStatusApp({ store, log, metricsPath, moreMetrics }: Status
     [metricsPath, () => text(200, configMetrics(store.status) + (moreMetrics?.() ?? ''), TEXT_FORMAT)],
   ])
 
-  const answer = (request: Request): Response => {
+  const answer = async (request: Request): Promise<Response> => {
     const page = pages.get(new URL(request.url).pathname)
     if (!page) return new Response(null, { status: 404 })
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       return new Response(null, { status: 405, headers: { allow: 'GET, HEAD' } })
     }
-    const response = page()
-    return request.method === 'HEAD' ? new Response(null, response) : response
+    return request.method === 'HEAD' ? withoutBody(page()) : page()
   }
 
   return {
-    fetch(request) {
+    async fetch(request) {
       const entered = frontDoor(request)
       if (entered instanceof Response) return entered
       try {
-        return withStandardHeaders(answer(entered))
+        return withStandardHeaders(await answer(entered))
       } catch (error) {
         logStatus.error('request failed', { error: error instanceof Error ? (error.stack ?? error.message) : String(error) })
         return withStandardHeaders(text(500, "internal error; see the gateway's log"))

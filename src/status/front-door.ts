@@ -35,6 +35,14 @@ export function withStandardHeaders(response: Response): Response {
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers })
 }
 
+/** The answer to HEAD: the head of what GET answers, its length included. Reads the body, so not for streams. */
+export async function withoutBody(response: Response): Promise<Response> {
+  const { byteLength } = await response.arrayBuffer()
+  const headers = new Headers(response.headers)
+  headers.set('content-length', String(byteLength))
+  return new Response(null, { status: response.status, headers })
+}
+
 function plain(status: 400 | 405, message: string): Response {
   const headers = new Headers({ 'content-type': 'text/plain; charset=utf-8' })
   if (status === 405) headers.set('allow', 'GET, HEAD, POST, PUT, DELETE')
