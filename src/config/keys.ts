@@ -19,7 +19,8 @@ export type Key = {
   type: KeyType
   /** undefined: the key has none, and is off or required. */
   default: unknown
-  isRequired: boolean
+  /** `in its section`: only when the section is given, which it need not be. */
+  required: 'always' | 'in its section' | 'never'
   description: string
   choices: readonly string[] | undefined
   minimum: number | undefined
@@ -67,12 +68,13 @@ export function listSections(): ReadonlyMap<string, string> {
 function collect(): void {
   const foundKeys = new Map<string, Key>()
   const foundSections = new Map<string, string>()
-  const visit = (schema: z.core.JSONSchema.BaseSchema, path: string, isRequired: boolean) => {
+  const visit = (schema: z.core.JSONSchema.BaseSchema, path: string, isRequired: boolean, isSectionRequired: boolean) => {
     if (schema.properties) {
       if (path !== '') foundSections.set(path, schema.description ?? '')
       for (const [name, member] of Object.entries(schema.properties)) {
         if (typeof member === 'boolean') continue
-        visit(member, path === '' ? name : `${path}.${name}`, schema.required?.includes(name) ?? false)
+        const inside = path === '' ? name : `${path}.${name}`
+        visit(member, inside, schema.required?.includes(name) ?? false, isRequired && isSectionRequired)
       }
       return
     }
@@ -80,7 +82,7 @@ function collect(): void {
       path,
       type: typeOf(schema, path),
       default: schema.default,
-      isRequired,
+      required: isRequired ? (isSectionRequired ? 'always' : 'in its section') : 'never',
       description: schema.description ?? '',
       choices: schema.enum?.map(String),
       minimum: schema.minimum,
@@ -89,7 +91,7 @@ function collect(): void {
       isSplitAtCommas: SPLIT_AT_COMMAS.has(path),
     })
   }
-  visit(z.toJSONSchema(Config, { io: 'input' }), '', true)
+  visit(z.toJSONSchema(Config, { io: 'input' }), '', true, true)
   keys = foundKeys
   sections = foundSections
 }

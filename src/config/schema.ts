@@ -208,7 +208,7 @@ const proxy = z
           ),
       })
       .prefault({})
-      .describe('Calls from web pages of other origins.'),
+      .describe('Calls from web pages in browsers.'),
     anonymous: z
       .strictObject({
         api_key_id: text().describe('Id of the API key whose rights such callers get.'),
@@ -328,7 +328,7 @@ const observability = z
               ),
           })
           .prefault({})
-          .describe('Listener for Prometheus.'),
+          .describe('The listener of metrics and status.'),
         otlp: z
           .strictObject({
             enabled: z.boolean().default(false).describe('Sends metrics.'),
@@ -362,7 +362,7 @@ const observability = z
           .describe('Bounds of histograms.'),
       })
       .prefault({})
-      .describe('Metrics.'),
+      .describe('What is counted, and how it is read.'),
     tracing: z
       .strictObject({
         otlp: z

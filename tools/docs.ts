@@ -1,0 +1,26 @@
+/**
+ * Generates the documents that come from schemas. `bun tools/docs.ts` writes them; with `--check` nothing is written, and
+ * documents that are out of date are named and end it with 1.
+ */
+import { resolve } from 'node:path'
+import { configurationReference } from './docs/configuration.ts'
+
+/** One document a row: where it lies, and what makes its text. */
+const DOCUMENTS: readonly { file: string; generate: () => Promise<string> }[] = [
+  { file: 'docs/configuration.md', generate: configurationReference },
+]
+
+const isCheck = process.argv.includes('--check')
+const stale: string[] = []
+for (const { file, generate } of DOCUMENTS) {
+  const path = resolve(import.meta.dir, '..', file)
+  const wanted = await generate()
+  const found = await Bun.file(path)
+    .text()
+    .catch(() => undefined)
+  if (found === wanted) continue
+  stale.push(file)
+  if (!isCheck) await Bun.write(path, wanted)
+}
+if (stale.length > 0) console.log(`${isCheck ? 'out of date (run `make docs`)' : 'written'}: ${stale.join(', ')}`)
+if (isCheck && stale.length > 0) process.exit(1)
