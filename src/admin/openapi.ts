@@ -4,7 +4,7 @@ import { MASK } from '../resources/provider-key.ts'
 import { VERSION } from '../version.ts'
 import { HealthResponse } from './health.ts'
 import { type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
-import { documentSchema, type JsonSchema, REGISTRY, viewSchema } from './schema.ts'
+import { documentSchema, type JsonSchema, plainBounds, REGISTRY, viewSchema } from './schema.ts'
 
 export type OpenApiResponse = {
   description: string
@@ -182,7 +182,7 @@ function schemas(): Record<string, JsonSchema> {
     required: ['error_msg'],
     additionalProperties: false,
   }
-  const { $schema, ...health } = z.toJSONSchema(HealthResponse)
+  const { $schema, ...health } = z.toJSONSchema(HealthResponse, { override: ({ jsonSchema }) => plainBounds(jsonSchema) })
   all.HealthResponse = health.$defs?.HealthResponse ?? health
   return all
 }

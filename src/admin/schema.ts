@@ -33,11 +33,19 @@ function build(kind: Kind): JsonSchema {
       const { default: fallback, examples } = z.globalRegistry.get(zodSchema) ?? {}
       if (fallback !== undefined) Object.assign(jsonSchema, { default: fallback })
       if (examples !== undefined) Object.assign(jsonSchema, { examples })
+      plainBounds(jsonSchema)
     },
   })
   const root = document.$defs?.[name]
   if (!isSchema(root)) throw new Error(`the schema of ${kind} must carry the id ${name}`)
   return tidy(root)
+}
+
+/** Takes out what zod says by itself: that integers are safe ones, and formats once more as a pattern. */
+export function plainBounds(schema: JsonSchema) {
+  if (schema.maximum === Number.MAX_SAFE_INTEGER) delete schema.maximum
+  if (schema.minimum === Number.MIN_SAFE_INTEGER) delete schema.minimum
+  if (schema.format !== undefined) delete schema.pattern
 }
 
 /** The schema without `null` and without references, the only ones being those of a JSON value to itself. */

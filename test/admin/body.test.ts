@@ -2,6 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { BODY_BYTES_MAX } from '../../src/admin/body.ts'
 import { ADMIN_KEY, type Answer, answerOf, apiKey, type Harness, messageOf, openAdmin, sha256 } from './harness.ts'
 
+type Body = string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>
+
 let admin: Harness
 let server: ReturnType<typeof Bun.serve>
 
@@ -12,7 +14,7 @@ beforeAll(() => {
 afterAll(() => server.stop(true))
 
 /** Writes a caller key over a real connection. */
-async function post(body: BodyInit, headers: Record<string, string> = {}): Promise<Answer> {
+async function post(body: Body, headers: Record<string, string> = {}): Promise<Answer> {
   const response = await fetch(new URL('/admin/v1/apikeys', server.url), {
     method: 'POST',
     headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json', ...headers },
@@ -117,7 +119,7 @@ describe('content type', () => {
 })
 
 describe('JSON', () => {
-  const bad: [string, BodyInit, string][] = [
+  const bad: [string, Body, string][] = [
     ['an empty body', '', 'expected a JSON object in the request body, which is empty'],
     ['blanks', ' \n', 'expected a JSON object in the request body, which is empty'],
     ['a body cut short', '{"key_hash":"', 'invalid JSON: this string is not closed at line 1, column 13'],

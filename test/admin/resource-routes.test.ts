@@ -141,7 +141,7 @@ describe.each(KINDS)('/admin/v1/%s', (kind, document, other) => {
 
 describe('the guide', () => {
   test('its three writes answer as it says, under each spelling of key, path and credential', async () => {
-    const spellings = [
+    const spellings: { headers: Record<string, string>; keys: string; credential: string }[] = [
       { headers: { authorization: `Bearer ${ADMIN_KEY}` }, keys: 'apikeys', credential: 'secret' },
       { headers: { 'x-api-key': ADMIN_KEY }, keys: 'api_keys', credential: 'api_key' },
     ]

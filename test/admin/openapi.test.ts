@@ -1,0 +1,248 @@
+import { describe, expect, test } from 'bun:test'
+import { z } from 'zod'
+import { type OpenApiDocument, openApiDocument } from '../../src/admin/openapi.ts'
+import { resourceRoutes } from '../../src/admin/resource-routes.ts'
+import { silentLog } from '../../src/lib/log.ts'
+import { kinds, RESOURCES } from '../../src/resources/index.ts'
+import { openMemoryStore } from '../../src/store/memory.ts'
+import { VERSION } from '../../src/version.ts'
+import { type Answer, apiKey, entryOf, isRecord, model, openAdmin, providerKey } from './harness.ts'
+
+async function load(): Promise<OpenApiDocument> {
+  const { text } = await openAdmin().call('GET', '/admin/openapi.json', undefined, {})
+  return JSON.parse(text)
+}
+
+/** A validator made of the document's own schema, references included. */
+function validator(document: OpenApiDocument, schema: unknown): z.ZodType {
+  const text = JSON.stringify({ ...(isRecord(schema) ? schema : {}), $defs: document.components.schemas })
+  return z.fromJSONSchema(JSON.parse(text.replaceAll('#/components/schemas/', '#/$defs/')))
+}
+
+function expectValid(document: OpenApiDocument, schema: unknown, value: unknown) {
+  const { error } = validator(document, schema).safeParse(value)
+  expect({ value, issues: error?.issues ?? [] }).toEqual({ value, issues: [] })
+}
+
+const operationsOf = (document: OpenApiDocument) =>
+  Object.entries(document.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
+  )
+
+describe('/admin/openapi.json', () => {
+  test('is OpenAPI 3.1.0 of this product, the same each time', async () => {
+    const document = await load()
+    expect(document).toMatchObject({ openapi: '3.1.0', info: { title: 'AISIX Admin API', version: VERSION } })
+    expect(JSON.stringify(await load())).toBe(JSON.stringify(document))
+  })
+
+  test('describes every route of the contract with its errors', async () => {
+    const document = await load()
+    const described = operationsOf(document).map(({ path, method, operation }) => {
+      const statuses = Object.keys(operation.responses).filter(status => !['408', '413', '415'].includes(status))
+      return `${method} ${path} ${statuses.join(' ')}`
+    })
+    const crud = (path: string) => [
+      `GET ${path} 200 401 500`,
+      `POST ${path} 200 400 401 409 500`,
+      `GET ${path}/{id} 200 401 404 500`,
+      `PUT ${path}/{id} 200 400 401 404 409 500`,
+      `DELETE ${path}/{id} 200 401 404 500`,
+    ]
+    expect(described.toSorted()).toEqual(
+      [
+        'GET /livez 200 503',
+        'GET /readyz 200 503',
+        'GET /admin/openapi.json 200',
+        'GET /admin/openapi-scalar 200',
+        'GET /admin/v1/health 200 401 500',
+        'GET /admin/v1/models/status 200 401 500',
+        'POST /admin/v1/apikeys/{id}/rotate 200 401 404 500',
+        'POST /admin/v1/api_keys/{id}/rotate 200 401 404 500',
+        'POST /playground/chat/completions 200 501',
+        ...crud('/admin/v1/provider_keys'),
+        ...crud('/admin/v1/models'),
+        ...crud('/admin/v1/apikeys'),
+        ...crud('/admin/v1/api_keys'),
+      ].toSorted(),
+    )
+  })
+
+  test('describes nothing that is not routed', async () => {
+    const admin = openAdmin({ playground: () => new Response('ok') })
+    for (const { path, method } of operationsOf(await load())) {
+      const { status } = await admin.call(method, path.replace('{id}', 'unknown'), undefined, {})
+      const isOpen = !path.startsWith('/admin/v1')
+      expect(`${method} ${path} ${status}`).toBe(`${method} ${path} ${isOpen ? 200 : 401}`)
+    }
+  })
+
+  test('has an operation id of its own for each operation, and a tag that is described', async () => {
+    const document = await load()
+    const operations = operationsOf(document).map(({ operation }) => operation)
+    expect(new Set(operations.map(({ operationId }) => operationId)).size).toBe(operations.length)
+    const tags = document.tags.map(({ name, description }) => {
+      expect(description).not.toBe('')
+      return name
+    })
+    expect(new Set(operations.flatMap(({ tags: used }) => used))).toEqual(new Set(tags))
+  })
+
+  test('asks for an admin key everywhere but where none is needed, and for a caller key in the playground', async () => {
+    const document = await load()
+    expect(document.security).toEqual([{ AdminBearer: [] }, { AdminApiKey: [] }])
+    expect(document.components.securitySchemes).toMatchObject({
+      AdminBearer: { type: 'http', scheme: 'bearer' },
+      ProxyBearer: { type: 'http', scheme: 'bearer' },
+      AdminApiKey: { type: 'apiKey', in: 'header', name: 'x-api-key' },
+    })
+    for (const { path, operation } of operationsOf(document)) {
+      if (path.startsWith('/admin/v1')) expect(operation.security).toBeUndefined()
+      else expect(operation.security).toEqual(path.startsWith('/playground') ? [{ ProxyBearer: [] }] : [])
+    }
+  })
+
+  test('has a schema for each kind and its entry, and every reference leads to one', async () => {
+    const document = await load()
+    const { schemas } = document.components
+    for (const kind of kinds) expect(schemas).toContainKeys([RESOURCES[kind].name, `${RESOURCES[kind].name}Entry`])
+    expect(schemas).toContainKeys(['DeleteResponse', 'AdminError', 'HealthResponse', 'ModelStatus', 'RotateResponse'])
+    const references = [...JSON.stringify(document).matchAll(/"\$ref":"([^"]+)"/g)].map(([, reference = '']) => reference)
+    expect(references.length).toBeGreaterThan(10)
+    for (const reference of references) {
+      expect(reference).toStartWith('#/components/schemas/')
+      expect(schemas).toContainKey(reference.slice('#/components/schemas/'.length))
+    }
+  })
+
+  test('carries no leftovers of its generator', async () => {
+    const document = await load()
+    const text = JSON.stringify(document)
+    for (const leftover of ['"$schema"', '"$id"', '"$defs"', '__schema', String(Number.MAX_SAFE_INTEGER)]) {
+      expect(text.includes(leftover) ? leftover : '').toBe('')
+    }
+    for (const kind of kinds) {
+      // Any optional member takes null, which is said once and not at each of them.
+      expect(JSON.stringify(document.components.schemas[RESOURCES[kind].name]).includes('"null"')).toBe(false)
+    }
+  })
+
+  test('every member that operators write is described', async () => {
+    const { schemas } = (await load()).components
+    const undescribed: string[] = []
+    const visit = (schema: unknown, place: string) => {
+      if (!isRecord(schema) || !isRecord(schema.properties)) return
+      for (const [name, member] of Object.entries(schema.properties)) {
+        if (isRecord(member) && typeof member.description !== 'string') undescribed.push(`${place}.${name}`)
+        visit(member, `${place}.${name}`)
+      }
+    }
+    for (const kind of kinds) visit(schemas[RESOURCES[kind].name], RESOURCES[kind].name)
+    expect(undescribed).toEqual([])
+  })
+
+  test('tells the defaults that are filled in', async () => {
+    const { ProviderKey } = (await load()).components.schemas
+    expect(ProviderKey).toMatchObject({
+      required: ['display_name'],
+      properties: {
+        provider: { default: '' },
+        strip_headers: { default: ['authorization', 'cookie', 'set-cookie', 'x-api-key'] },
+        telemetry_tags: { default: { featured: false } },
+        secret: { writeOnly: true },
+      },
+    })
+  })
+})
+
+describe('examples', () => {
+  test('of requests validate against their schemas, and the gateway accepts them', async () => {
+    const document = await load()
+    const admin = openAdmin()
+    let checked = 0
+    for (const { path, method, operation } of operationsOf(document)) {
+      const body = operation.requestBody?.content['application/json']
+      if (!body) continue
+      for (const { value } of Object.values(body.examples ?? {})) {
+        checked += 1
+        expectValid(document, body.schema, value)
+        if (method !== 'POST' || !path.startsWith('/admin/v1')) continue
+        const { id } = entryOf(await admin.call('POST', path, value))
+        await admin.call('DELETE', `${path}/${id}`)
+      }
+    }
+    expect(checked).toBe(9)
+  })
+
+  test('of answers validate against their schemas and show no credential', async () => {
+    const document = await load()
+    let checked = 0
+    for (const { operation } of operationsOf(document)) {
+      for (const media of Object.values(operation.responses['200']?.content ?? {})) {
+        if (media.example === undefined) continue
+        checked += 1
+        expectValid(document, media.schema, media.example)
+        expect(JSON.stringify(media.example)).not.toContain('not-used-by-vllm')
+      }
+    }
+    expect(checked).toBeGreaterThan(20)
+  })
+
+  test('that are wrong do not validate: the schemas say something', async () => {
+    const document = await load()
+    const check = (name: string, value: unknown) =>
+      validator(document, { $ref: `#/components/schemas/${name}` }).safeParse(value).success
+    expect(check('ProviderKey', providerKey())).toBe(true)
+    expect(check('ProviderKey', providerKey({ unknown: 1 }))).toBe(false)
+    expect(check('Model', model('pk', { cost: { input_per_1k: 1 } }))).toBe(false)
+    expect(check('ApiKey', apiKey({ key_hash: 'short' }))).toBe(false)
+    expect(check('ProviderKeyEntry', { id: 'x', revision: 1, value: providerKey() })).toBe(false)
+  })
+})
+
+describe('answers of the gateway', () => {
+  test('validate against the schemas that describe them', async () => {
+    const document = await load()
+    const admin = openAdmin()
+    const schemaOf = (method: string, path: string, status: number) =>
+      document.paths[path]?.[method.toLowerCase()]?.responses[status]?.content?.['application/json']?.schema
+    const check = (answer: Answer, method: string, path: string) => {
+      const schema = schemaOf(method, path, answer.status)
+      expect(`${method} ${path} ${answer.status} ${schema === undefined ? 'undescribed' : 'described'}`).toEndWith(' described')
+      expectValid(document, schema, answer.body)
+      return answer
+    }
+    const full: [string, Record<string, unknown>][] = [
+      ['provider_keys', providerKey({ request: { default_headers: { a: 'b' } }, response: {}, tls: {} })],
+      ['models', model('pk', { cost: { input_per_1k: 1, output_per_1k: 2 }, timeout: 0, retries: 1 })],
+      ['apikeys', apiKey({ disabled: true, expires_at: '2031-01-01T00:00:00Z', team_id: 't' })],
+    ]
+    for (const [kind, value] of full) {
+      const path = `/admin/v1/${kind}`
+      const single = `${path}/{id}`
+      const { id } = entryOf(check(await admin.call('POST', path, value), 'POST', path))
+      check(await admin.call('POST', path, value), 'POST', path)
+      check(await admin.call('POST', path, {}), 'POST', path)
+      check(await admin.call('POST', path, value, {}), 'POST', path)
+      check(await admin.call('GET', path), 'GET', path)
+      check(await admin.call('GET', `${path}/${id}`), 'GET', single)
+      check(await admin.call('PUT', `${path}/${id}`, value), 'PUT', single)
+      check(await admin.call('GET', '/admin/v1/health'), 'GET', '/admin/v1/health')
+      check(await admin.call('GET', '/admin/v1/models/status'), 'GET', '/admin/v1/models/status')
+      if (kind === 'apikeys') check(await admin.call('POST', `${path}/${id}/rotate`), 'POST', `${single}/rotate`)
+      check(await admin.call('DELETE', `${path}/${id}`), 'DELETE', single)
+      check(await admin.call('DELETE', `${path}/${id}`), 'DELETE', single)
+    }
+  })
+})
+
+describe('openApiDocument', () => {
+  test('is made of the routes it is given', () => {
+    const routes = resourceRoutes({ store: openMemoryStore(), log: silentLog, bodyTimeoutMs: 1 })
+    const [first] = routes
+    if (!first) throw new Error('expected routes')
+    const document = openApiDocument([first])
+    expect(Object.keys(document.paths)).toEqual([first.path])
+    expect(document.tags.map(({ name }) => name)).toEqual([first.describe.tag])
+  })
+})
