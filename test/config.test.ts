@@ -48,6 +48,12 @@ describe('the message', () => {
     expect(() => load(`${MINIMAL}x: 1`)).toThrow(/^config.yaml:4:1: x: unknown key[^\n]*$/)
   })
 
+  test('of very many problems the first hundred are told', () => {
+    const told = problems(`proxy: {addr: "127.0.0.1:0"}\nadmin: {admin_keys: [${Array(5000).fill('1').join(', ')}]}\n`)
+    expect(told).toHaveLength(101)
+    expect(told.at(-1)).toBe('and 4900 more problems')
+  })
+
   test('several problems are all told, a line each, from the top of the file to the variables', () => {
     try {
       load('upstream: {retries: -1}\nadmin: {enabled: 1}\nproxy: {workers: 0, adr: x}\nx: 1\n', {

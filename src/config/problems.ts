@@ -30,12 +30,17 @@ function place(origin: Origin | undefined): string {
   return origin?.from === 'environment' ? origin.variable : ''
 }
 
+/** More problems than this have one cause, and are told by it. */
+const PROBLEMS_SHOWN_MAX = 100
+
 /** All problems as one error: those of the file from top to bottom, then the others. */
 export function toConfigError(problems: readonly Problem[]): ConfigError {
   const rank = ({ origin }: Problem) => (origin?.from === 'file' ? origin.line * 1e6 + origin.column : Number.POSITIVE_INFINITY)
   const sorted = problems.map((problem, i) => ({ problem, i, rank: rank(problem) }))
   sorted.sort((a, b) => (a.rank === b.rank ? a.i - b.i : a.rank - b.rank))
-  return new ConfigError([...new Set(sorted.map(({ problem }) => renderProblem(problem)))])
+  const lines = [...new Set(sorted.map(({ problem }) => renderProblem(problem)))]
+  const more = lines.length - PROBLEMS_SHOWN_MAX
+  return new ConfigError(more > 0 ? [...lines.slice(0, PROBLEMS_SHOWN_MAX), `and ${more} more problems`] : lines)
 }
 
 /** The path of a member: `admin.admin_keys[0]` out of its segments. */
