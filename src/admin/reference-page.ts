@@ -227,11 +227,15 @@ const html = (text: string): string => text.replace(/[&<>"']/g, character => `&#
 const STYLE = `
 :root {
   color-scheme: light dark;
-  --ink: light-dark(#1c2430, #dfe5ee); --quiet: light-dark(#5a6675, #95a2b3); --paper: light-dark(#ffffff, #12161c);
-  --panel: light-dark(#f5f7fa, #191f28); --line: light-dark(#dde3ea, #2b3440); --link: light-dark(#0b5cad, #7db9ff);
-  --code: light-dark(#eef1f5, #212936); --get: light-dark(#0b6e4f, #5fd3a4); --post: light-dark(#0b5cad, #7db9ff);
-  --put: light-dark(#8a5300, #f0b45c); --delete: light-dark(#b3261e, #ff8f87);
+  --ink: #1c2430; --quiet: #5a6675; --paper: #ffffff; --panel: #f5f7fa; --line: #dde3ea; --link: #0b5cad;
+  --code: #eef1f5; --get: #0b6e4f; --post: #0b5cad; --put: #8a5300; --delete: #b3261e;
   --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ink: #dfe5ee; --quiet: #95a2b3; --paper: #12161c; --panel: #191f28; --line: #2b3440; --link: #7db9ff;
+    --code: #212936; --get: #5fd3a4; --post: #7db9ff; --put: #f0b45c; --delete: #ff8f87;
+  }
 }
 * { box-sizing: border-box }
 html { scroll-behavior: smooth; scroll-padding-top: 1rem }
