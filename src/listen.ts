@@ -95,8 +95,20 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
 
 /** One line, or one a problem, on stderr: there is no log yet, or nobody to read on. */
 async function failStart(message: string): Promise<number> {
-  await Bun.write(Bun.stderr, `${message}\n`)
+  await say(process.stderr, `${message}\n`)
   return 1
+}
+
+/**
+ * Writes a text and waits until it is out. A reader that has gone is no error: there is nobody to tell. `Bun.write` would
+ * truncate a file that the stream is redirected to, and so lose what `>>` was meant to keep.
+ */
+export function say(stream: NodeJS.WriteStream, text: string): Promise<void> {
+  if (text === '') return Promise.resolve()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  stream.once('error', () => resolve())
+  stream.write(text, () => resolve())
+  return promise
 }
 
 function logStranger(log: Log, message: string, error: unknown): void {
@@ -119,7 +131,9 @@ function openListeners(
     key: tls.upstream.key,
     verify: config.upstream.tls.verify,
   })
-  listeners.push({ label: 'proxy', server: bind('proxy', config.proxy.addr, proxyApp.fetch, tls.proxy, gateway) })
+  const idleSecs = idleTimeoutSecs(config.downstream.idle_timeout_secs, log)
+  const proxyFetch = idleSecs === 0 ? proxyApp.fetch : closingIdle(proxyApp.fetch, idleSecs)
+  listeners.push({ label: 'proxy', server: bind('proxy', config.proxy.addr, proxyFetch, tls.proxy, gateway, idleSecs) })
   if (config.admin.enabled) {
     const adminApp = createAdminApp({
       store,
@@ -145,10 +159,67 @@ function openListeners(
   }
 }
 
+/** Longest time that the runtime can be told to wait on a silent connection. */
+const IDLE_SECS_MAX = 255
+
+function idleTimeoutSecs(configured: number, log: Log): number {
+  if (configured <= IDLE_SECS_MAX) return configured
+  const problem = `downstream.idle_timeout_secs: ${configured} is more than the runtime can wait; idle connections are closed after ${IDLE_SECS_MAX} s`
+  log.as('config').warn(problem)
+  return IDLE_SECS_MAX
+}
+
 /**
+ * Lets the runtime close connections that are silent for `secs`, but only between requests: the clock of a connection
+ * stands still from the head of a request to the end of its answer, streams included.
+ */
+function closingIdle(fetch: Handler, secs: number): Handler {
+  return async (request, server) => {
+    server.timeout(request, 0)
+    const answer = await fetch(request, server)
+    const resume = () => server.timeout(request, secs)
+    const isStream = answer.headers.get('content-type')?.startsWith('text/event-stream') === true
+    if (isStream && answer.body) return new Response(withEnd(answer.body, resume), answer)
+    resume()
+    return answer
+  }
+}
+
+/** The same bytes, at the reader's pace; `onEnd` is called once, at the end, a failure, or when nobody reads on. */
+function withEnd(source: ReadableStream<Uint8Array>, onEnd: () => void): ReadableStream<Uint8Array> {
+  const reader = source.getReader()
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read()
+        if (value) controller.enqueue(value)
+        if (!done) return
+        onEnd()
+        controller.close()
+      } catch (error) {
+        onEnd()
+        controller.error(error)
+      }
+    },
+    cancel(reason) {
+      onEnd()
+      return reader.cancel(reason)
+    },
+  })
+}
+
+/**
+ * in: `idleSecs` of silence after which the runtime closes a connection; 0: never
  * throws: BindError with the operating system's reason
  */
-function bind(label: string, addr: string, fetch: Handler, tls: ServerTls | undefined, gateway: Gateway): Bun.Server<undefined> {
+function bind(
+  label: string,
+  addr: string,
+  fetch: Handler,
+  tls: ServerTls | undefined,
+  gateway: Gateway,
+  idleSecs = 0,
+): Bun.Server<undefined> {
   const { hostname, port } = parseSocketAddress(addr)
   const log = gateway.log.as(label)
   try {
@@ -157,8 +228,8 @@ function bind(label: string, addr: string, fetch: Handler, tls: ServerTls | unde
       port,
       ...(tls ? { tls } : {}),
       fetch,
-      // Quiet streams and long answers must not be cut: deadlines are the gateway's own.
-      idleTimeout: 0,
+      // The runtime's 10 s would cut quiet streams and long answers: deadlines are the gateway's own.
+      idleTimeout: idleSecs,
       maxRequestBodySize: Number.POSITIVE_INFINITY,
       development: false,
       error(error) {

@@ -1,7 +1,7 @@
 /** argv → configuration → Gateway → listeners → signals; the only file that exits the process. */
 import { type Output, parseCommand, runCheckConfig, runHashKey } from './cli.ts'
 import { restartWith, wantedEnvironment } from './environment.ts'
-import { serve } from './listen.ts'
+import { say, serve } from './listen.ts'
 
 process.umask(0o077)
 const wanted = wantedEnvironment(process.env)
@@ -23,7 +23,7 @@ switch (command.kind) {
 }
 
 async function finish({ stdout, stderr, exit }: Output): Promise<never> {
-  await Bun.write(Bun.stdout, stdout)
-  await Bun.write(Bun.stderr, stderr)
+  await say(process.stdout, stdout)
+  await say(process.stderr, stderr)
   process.exit(exit)
 }
