@@ -132,6 +132,15 @@ export function createLog({ filter, format = 'text', sink = stderrSink(), now = 
   const jsonLine = (level: number, target: string, message: string, fields: Fields | undefined) =>
     `${JSON.stringify({ timestamp: now().toISOString(), level: LEVELS[level], target, message, ...fields })}\n`
 
+  const logs = new Map<string, Log>()
+  const as = (target: string): Log => {
+    let log = logs.get(target)
+    if (!log) {
+      log = bind(target)
+      logs.set(target, log)
+    }
+    return log
+  }
   const bind = (target: string): Log => {
     const at = (level: number) => (message: string, fields?: Fields) => {
       if (level >= levelOf(target)) write(level, target, message, fields)
@@ -143,7 +152,7 @@ export function createLog({ filter, format = 'text', sink = stderrSink(), now = 
       info: at(2),
       warn: at(3),
       error: at(4),
-      as: bind,
+      as,
       flush: timeoutMs => {
         if (queue.length === 0 && !isWriting) return Promise.resolve()
         const { promise, resolve } = Promise.withResolvers<void>()
@@ -156,7 +165,7 @@ export function createLog({ filter, format = 'text', sink = stderrSink(), now = 
       },
     }
   }
-  return bind('aisix')
+  return as('aisix')
 }
 
 const COLOURS = [90, 36, 32, 33, 31]

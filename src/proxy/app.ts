@@ -41,6 +41,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const clientIp = createClientIp(config.proxy.real_ip)
   const requestId = createRequestId(config.proxy.request_id.accept_headers)
   const cors = createCors(config.proxy.cors.allowed_origins)
+  const endpoints = new Map(ENDPOINTS.map(endpoint => [endpoint.path, endpoint]))
   const routes = createRoutes(proxy)
 
   const handle = (request: Request, server: AddressSource | undefined): Response | Promise<Response> => {
@@ -59,7 +60,10 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       if (preflight) return preflight
       const length = declaredLength(entered.headers)
       if (length !== undefined && length > proxy.bodyBytesMax) return refuseLarge(proxy, exchange, entered, length)
-      return routes.fetch(entered, { exchange, server })
+      // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
+      const endpoint = entered.method === 'POST' ? endpoints.get(path) : undefined
+      if (!endpoint) return routes.fetch(entered, { exchange, server })
+      return serve(proxy, endpoint, entered, exchange).catch(error => replyError(gateway, exchange, error))
     } catch (error) {
       return replyError(gateway, exchange, error)
     }
@@ -77,10 +81,7 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   const { gateway } = proxy
   const app = new Hono<Env>({ strict: true })
   const methods = new Map<string, string>()
-  for (const endpoint of ENDPOINTS) {
-    app.post(endpoint.path, c => serve(proxy, endpoint, c.req.raw, c.env.exchange))
-    methods.set(endpoint.path, 'POST')
-  }
+  for (const endpoint of ENDPOINTS) methods.set(endpoint.path, 'POST')
   app.get('/v1/models', c => {
     const { snapshot } = gateway.store
     const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())

@@ -35,13 +35,37 @@ export function encodeQuestion(
   overrides: BodyOverrides | undefined,
   asksUsage: boolean,
 ): Uint8Array<ArrayBuffer> {
-  const members = question.members.map(member => ({ ...member }))
-  setMember(members, 'model', stringifyBinary(upstreamModel))
-  if (endpoint.alwaysSendsStream) setMember(members, 'stream', question.isStream ? 'true' : 'false')
-  if (asksUsage) setMember(members, 'stream_options', '{"include_usage":true}')
-  if (overrides) applyOverrides(members, overrides)
+  const { text, spans, isStream } = question
+  const model = stringifyBinary(upstreamModel)
+  if (!overrides) {
+    // Two or three places change, the rest is one copy.
+    let encoded = ''
+    let from = 0
+    let isStreamSaid = false
+    for (const { key, valueStart, valueEnd } of spans) {
+      if (key === 'model') encoded += text.slice(from, valueStart) + model
+      else if (key === 'stream' && endpoint.alwaysSendsStream) {
+        encoded += text.slice(from, valueStart) + String(isStream)
+        isStreamSaid = true
+      } else if (key === 'stream_options' && asksUsage) encoded += text.slice(from, valueStart) + INCLUDE_USAGE
+      else continue
+      from = valueEnd
+    }
+    const end = text.lastIndexOf('}')
+    encoded += text.slice(from, end)
+    if (endpoint.alwaysSendsStream && !isStreamSaid) encoded += `,"stream":${isStream}`
+    if (asksUsage && !spans.some(({ key }) => key === 'stream_options')) encoded += `,"stream_options":${INCLUDE_USAGE}`
+    return toBytes(`${encoded}}`)
+  }
+  const members = readMembers(text)
+  setMember(members, 'model', model)
+  if (endpoint.alwaysSendsStream) setMember(members, 'stream', String(isStream))
+  if (asksUsage) setMember(members, 'stream_options', INCLUDE_USAGE)
+  applyOverrides(members, overrides)
   return toBytes(writeMembers(members))
 }
+
+const INCLUDE_USAGE = '{"include_usage":true}'
 
 function applyOverrides(members: Member[], overrides: BodyOverrides): void {
   for (const [from, to] of overrides.renames) {

@@ -1,9 +1,10 @@
-import type { Member } from '../wire/members.ts'
+import type { Span } from '../wire/members.ts'
 
-/** A caller's request, read: the members as they were sent, and the values that the gateway uses. */
+/** A caller's request, read: its text as it was sent, and the values that the gateway uses. */
 export type Question = {
-  /** The body's members in the caller's order and spelling, as binary text. */
-  members: readonly Member[]
+  /** The body as binary JSON text, and where its members stand in it. */
+  text: string
+  spans: readonly Span[]
   /** The alias that the caller asked for; answers echo it. */
   model: string
   isStream: boolean

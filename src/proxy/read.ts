@@ -1,6 +1,6 @@
 import { isAscii, isUtf8 } from 'node:buffer'
 import { GatewayError, invalidRequest } from '../errors.ts'
-import { DEPTH_MAX, JsonDepthError, type Member, parseBinary, readMembers, toBinary } from '../wire/members.ts'
+import { DEPTH_MAX, JsonDepthError, parseBinary, type Span, scanMembers, toBinary } from '../wire/members.ts'
 import type { Endpoint, EndpointQuestion } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 
@@ -27,42 +27,60 @@ export function tooLarge(cap: number): GatewayError {
  * throws: request_too_large over `cap` bytes (Infinity: no limit), request_read_timeout after `stallMs` without a byte,
  * request_read_failed when the connection breaks
  */
-export async function readBody(request: Request, cap: number, stallMs: number = BODY_STALL_MS): Promise<Uint8Array> {
+export function readBody(request: Request, cap: number, stallMs: number = BODY_STALL_MS): Promise<Uint8Array> {
   const declared = declaredLength(request.headers)
-  if (declared === undefined && !request.headers.has('transfer-encoding')) return new Uint8Array()
-  if (declared !== undefined && declared > cap) throw tooLarge(cap)
-  const stalled = Promise.withResolvers<never>()
-  const onStall = () =>
-    stalled.reject(new GatewayError('request_read_timeout', `request body stalled: nothing came for ${stallMs} ms`))
-  let timer = setTimeout(onStall, stallMs)
-  try {
-    // A body of usual size has come with its head or follows at once: one read, no stream.
-    if (declared !== undefined && declared <= 65_536) return await Promise.race([request.bytes(), stalled.promise])
-    const reader = request.body?.getReader()
-    if (!reader) return new Uint8Array()
-    const pieces: Uint8Array[] = []
-    let length = 0
-    for (;;) {
-      const read = reader.read()
-      read.catch(() => {})
-      const { done, value } = await Promise.race([read, stalled.promise])
-      if (done) break
-      clearTimeout(timer)
-      timer = setTimeout(onStall, stallMs)
+  if (declared === undefined) {
+    return request.headers.has('transfer-encoding') ? collect(request, cap, stallMs) : Promise.resolve(new Uint8Array())
+  }
+  if (declared > cap) return Promise.reject(tooLarge(cap))
+  if (declared > AT_ONCE_BYTES_MAX) return collect(request, cap, stallMs)
+  // A body of usual size has come with its head or follows at once: one read, no stream.
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(stalled(stallMs)), stallMs)
+    request.bytes().then(
+      bytes => {
+        clearTimeout(timer)
+        resolve(bytes)
+      },
+      error => {
+        clearTimeout(timer)
+        reject(readFailed(error))
+      },
+    )
+  })
+}
+
+const AT_ONCE_BYTES_MAX = 65_536
+
+function stalled(stallMs: number): GatewayError {
+  return new GatewayError('request_read_timeout', `request body stalled: nothing came for ${stallMs} ms`)
+}
+
+function readFailed(cause: unknown): GatewayError {
+  return new GatewayError('request_read_failed', 'failed to read request body', { cause })
+}
+
+/** A large or chunked body, piece by piece: the time limit is for each piece, not for the whole. */
+async function collect(request: Request, cap: number, stallMs: number): Promise<Uint8Array> {
+  const reader = request.body?.getReader()
+  if (!reader) return new Uint8Array()
+  const pieces: Uint8Array[] = []
+  let length = 0
+  for (;;) {
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => reject(stalled(stallMs)), stallMs)
+    try {
+      const { done, value } = await Promise.race([reader.read(), late])
+      if (done) return Buffer.concat(pieces, length)
       pieces.push(value)
       length += value.byteLength
-      if (length > cap) {
-        reader.cancel().catch(() => {})
-        throw tooLarge(cap)
-      }
+      if (length > cap) throw tooLarge(cap)
+    } catch (error) {
+      reader.cancel().catch(() => {})
+      throw error instanceof GatewayError ? error : readFailed(error)
+    } finally {
+      clearTimeout(timer)
     }
-    return Buffer.concat(pieces, length)
-  } catch (error) {
-    if (error instanceof GatewayError) throw error
-    throw new GatewayError('request_read_failed', 'failed to read request body', { cause: error })
-  } finally {
-    clearTimeout(timer)
-    stalled.promise.catch(() => {})
   }
 }
 
@@ -77,30 +95,27 @@ function bodyText(bytes: Uint8Array): string {
 }
 
 /**
- * Body → typed question. Order of checks: media type, encoding, bytes, JSON, shape.
- * throws: invalid_request, unsupported_encoding, and what `readBody` throws
+ * Body → typed question. Order of checks: encoding, media type, bytes, JSON, shape.
+ * throws: invalid_request, unsupported_encoding
  */
-export async function read(endpoint: Endpoint, request: Request, cap: number): Promise<Question> {
-  const encoding = request.headers.get('content-encoding')
+export function readQuestion(endpoint: Endpoint, headers: Headers, bytes: Uint8Array): Question {
+  const encoding = headers.get('content-encoding')
   if (encoding !== null && encoding.trim().toLowerCase() !== 'identity') {
     throw new GatewayError(
       'unsupported_encoding',
       'request payload is invalid: `content-encoding` is not supported on requests; send the body uncompressed',
     )
   }
-  const bytes = await readBody(request, cap)
-  if (!isJson(request.headers.get('content-type'))) {
-    throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
-  }
+  if (!isJson(headers.get('content-type'))) throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
   return parseQuestion(endpoint, bytes)
 }
 
 export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
   const text = bodyText(bytes)
-  let members: Member[]
+  let spans: Span[]
   let value: unknown
   try {
-    members = readMembers(text)
+    spans = scanMembers(text)
     value = isAscii(bytes) ? JSON.parse(text) : parseBinary(text)
   } catch (error) {
     if (error instanceof JsonDepthError) throw invalidRequest(`${PARSE_FAILED}: nested deeper than ${DEPTH_MAX} levels`)
@@ -108,15 +123,15 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     const isOther = !text.trimStart().startsWith('{') && isParsable(text)
     throw invalidRequest(isOther ? `${PARSE_FAILED}: must be an object` : PARSE_FAILED)
   }
-  const seen = new Set<string>()
-  for (const { key } of members) {
-    if (!endpoint.keys.includes(key)) continue
-    if (seen.has(key)) throw invalidRequest(`\`${key}\` occurs twice`, { param: key })
-    seen.add(key)
+  for (const key of endpoint.keys) {
+    let count = 0
+    for (const span of spans) if (span.key === key) count += 1
+    if (count > 1) throw invalidRequest(`\`${key}\` occurs twice`, { param: key })
   }
   const { model, stream, stream_options } = check(endpoint, value)
   return {
-    members,
+    text,
+    spans,
     model,
     isStream: stream === true,
     includeUsage: stream_options?.include_usage === true,

@@ -2,6 +2,7 @@ import type { Adapter } from '../adapters/adapter.ts'
 import { GatewayError } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
 import {
+  binaryToUtf8,
   findMember,
   JsonDepthError,
   JsonSyntaxError,
@@ -10,6 +11,8 @@ import {
   readElements,
   readMembers,
   setMember,
+  skipSpace,
+  skipString,
   stringifyBinary,
   writeMembers,
 } from '../wire/members.ts'
@@ -33,6 +36,62 @@ export type RewrittenAnswer = {
  * throws: upstream_decode_error when it is no answer; upstream_error when it is an error inside a 2xx
  */
 export function rewriteAnswer(endpoint: Endpoint, adapter: Adapter, alias: string, text: string): RewrittenAnswer {
+  return rewriteModel(endpoint, adapter, alias, text) ?? rewriteMembers(endpoint, adapter, alias, text)
+}
+
+/** Over this many bytes a structural scan is cheaper than building every value. */
+const PARSED_BYTES_MAX = 65_536
+
+/**
+ * The usual answer: nothing but `model` changes, and it stands in one place. One parse by the runtime, one splice.
+ * returns: undefined when it is anything else
+ */
+function rewriteModel(endpoint: Endpoint, adapter: Adapter, alias: string, text: string): RewrittenAnswer | undefined {
+  if (text.length > PARSED_BYTES_MAX) return undefined
+  const key = text.indexOf('"model"')
+  if (key < 0 || text.indexOf('"model"', key + 7) >= 0 || text.includes('"reasoning"')) return undefined
+  let value: unknown
+  try {
+    value = parseBinary(text)
+  } catch {
+    return undefined
+  }
+  if (!isRecord(value) || typeof value.model !== 'string') return undefined
+  const body = value[endpoint.answerMember]
+  if (!Array.isArray(body)) return undefined
+  const usage = adapter.usage(value.usage)
+  // A vendor's counters, or missing ones: members are added, which the long way does.
+  if (usage ? usage.cachedTokens > 0 : value.usage !== undefined || endpoint.fillsUsage) return undefined
+  if (
+    endpoint.fillsUsage &&
+    isRecord(value.usage) &&
+    (value.usage.prompt_tokens === undefined || value.usage.total_tokens === undefined)
+  ) {
+    return undefined
+  }
+  const colon = skipSpace(text, key + 7)
+  const start = skipSpace(text, colon + 1)
+  if (text[colon] !== ':' || text[start] !== '"') return undefined
+  const end = skipString(text, start)
+  // The outermost object has a `model`, and the text one place that spells it. That they are the same, the value says:
+  // an escaped spelling outside and a plain one inside would differ here or mean the same.
+  if (binaryToUtf8(text.slice(start + 1, end - 1)) !== value.model) return undefined
+  const first: unknown = body[0]
+  return {
+    text: text.slice(0, start) + stringifyBinary(alias) + text.slice(end),
+    usage,
+    id: typeof value.id === 'string' ? value.id : undefined,
+    model: value.model,
+    finishReason: isRecord(first) && typeof first.finish_reason === 'string' ? first.finish_reason : undefined,
+    contentBytes: text.length,
+  }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, text: string): RewrittenAnswer {
   let members: Member[]
   try {
     members = readMembers(text)

@@ -6,7 +6,7 @@ import { Caller } from './caller.ts'
 import type { Dial } from './dial.ts'
 import { dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
-import { read } from './read.ts'
+import { readBody, readQuestion } from './read.ts'
 import { reply, replyStream } from './reply.ts'
 import { resolve } from './resolve.ts'
 import type { Router } from './route.ts'
@@ -21,7 +21,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   const callerKey = authenticate(snapshot, request.headers, gateway.clock.now())
   exchange.apiKeyId = callerKey.entry.id
-  const question = await read(endpoint, request, proxy.bodyBytesMax)
+  const question = readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream

@@ -21,6 +21,8 @@ export class JsonDepthError extends Error {}
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
 
+const NOT_ASCII = /[^\u0000-\u007f]/
+
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const OPEN_BRACE = 0x7b
@@ -40,7 +42,7 @@ export function skipSpace(text: string, from: number): number {
 }
 
 /** Position behind the string that opens at `from`. Most bytes of a body lie in strings: the engine's search skips them. */
-function skipString(text: string, from: number): number {
+export function skipString(text: string, from: number): number {
   let at = from + 1
   for (;;) {
     const quote = text.indexOf('"', at)
@@ -110,27 +112,30 @@ function skipKey(text: string, at: number): number {
   return skipSpace(text, behind + 1)
 }
 
+/** Where a member stands in the text of its object. */
+export type Span = { key: string; keyStart: number; valueStart: number; valueEnd: number }
+
 /**
- * The members of the object that `text` is, at the outermost level only.
+ * Where the members of the object that `text` is stand, at the outermost level only.
  * throws: JsonSyntaxError (also when it is no object, or when something follows it), JsonDepthError
  */
-export function readMembers(text: string, depth = 0): Member[] {
-  const members: Member[] = []
+export function scanMembers(text: string, depth = 0): Span[] {
+  const spans: Span[] = []
   let at = skipSpace(text, 0)
   if (text.charCodeAt(at) !== OPEN_BRACE) throw new JsonSyntaxError('not an object')
   at = skipSpace(text, at + 1)
   if (text.charCodeAt(at) === CLOSE_BRACE) at += 1
   else {
     for (;;) {
-      const value = skipKey(text, at)
-      const rawKey = text.slice(at, skipString(text, at))
-      const end = skipValue(text, value, depth + 1)
-      members.push({
-        key: rawKey.includes('\\') ? parseKey(rawKey) : rawKey.slice(1, -1),
-        rawKey,
-        rawValue: text.slice(value, end),
-      })
-      at = skipSpace(text, end)
+      const keyStart = at
+      if (text.charCodeAt(at) !== QUOTE) throw new JsonSyntaxError('a member name is missing')
+      const keyEnd = skipString(text, at)
+      const colon = skipSpace(text, keyEnd)
+      if (text.charCodeAt(colon) !== COLON) throw new JsonSyntaxError('a colon is missing')
+      const valueStart = skipSpace(text, colon + 1)
+      const valueEnd = skipValue(text, valueStart, depth + 1)
+      spans.push({ key: readKey(text, keyStart, keyEnd), keyStart, valueStart, valueEnd })
+      at = skipSpace(text, valueEnd)
       const code = text.charCodeAt(at)
       at += 1
       if (code === CLOSE_BRACE) break
@@ -139,7 +144,21 @@ export function readMembers(text: string, depth = 0): Member[] {
     }
   }
   if (skipSpace(text, at) !== text.length) throw new JsonSyntaxError('something follows the object')
-  return members
+  return spans
+}
+
+/** The members of the object that `text` is, to be changed and written again. Throws as `scanMembers` does. */
+export function readMembers(text: string, depth = 0): Member[] {
+  return scanMembers(text, depth).map(({ key, keyStart, valueStart, valueEnd }) => ({
+    key,
+    rawKey: text.slice(keyStart, skipString(text, keyStart)),
+    rawValue: text.slice(valueStart, valueEnd),
+  }))
+}
+
+function readKey(text: string, start: number, end: number): string {
+  const inner = text.slice(start + 1, end - 1)
+  return inner.includes('\\') || NOT_ASCII.test(inner) ? parseKey(text.slice(start, end)) : inner
 }
 
 /** The elements of the array that `text` is, as they were sent. */
@@ -162,7 +181,7 @@ export function readElements(text: string, depth = 0): string[] {
 
 function parseKey(rawKey: string): string {
   try {
-    const key: unknown = JSON.parse(rawKey)
+    const key: unknown = parseBinary(rawKey)
     return typeof key === 'string' ? key : rawKey
   } catch {
     throw new JsonSyntaxError('a member name has a bad escape')
@@ -196,8 +215,6 @@ export function writeMembers(members: readonly Member[]): string {
 export function parseBinary(text: string): unknown {
   return JSON.parse(binaryToUtf8(text))
 }
-
-const NOT_ASCII = /[^\u0000-\u007f]/
 
 export function binaryToUtf8(text: string): string {
   return NOT_ASCII.test(text) ? Buffer.from(text, 'latin1').toString('utf8') : text
