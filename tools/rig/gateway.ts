@@ -1,0 +1,218 @@
+/** Starts ./aisix and the rig's processes for the tools, sets the gateway up over its admin API, and looks at it from outside. */
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+const ROOT = resolve(import.meta.dir, '../..')
+const EXECUTABLE = join(ROOT, 'aisix')
+const ADMIN_KEY = 'rig-admin-key'
+export const CALLER_KEY = 'sk-rig-caller'
+const START_MS = 10_000
+const STOP_MS = 15_000
+
+export type Process = {
+  pid: number
+  /** Sends a signal and waits for the end. returns: the exit status, 128 + n for a signal */
+  stop(signal?: NodeJS.Signals): Promise<number>
+}
+
+export type RunningGateway = Process & {
+  folder: string
+  port: number
+  proxyUrl: string
+  /** What the gateway has logged so far. */
+  log(): string
+  /** Calls the admin API: status and body, whatever they are. */
+  admin(method: string, path: string, document?: unknown): Promise<{ status: number; body: Record<string, unknown> }>
+}
+
+/** A folder that the system cleans up in its own time; what is left in it after a failure helps to find out why. */
+export function scratchFolder(name: string): string {
+  return mkdtempSync(join(tmpdir(), `aisix-${name}-`))
+}
+
+export type StartOptions = {
+  folder: string
+  /** Lines of YAML after the rig's own. */
+  config?: string
+  /** Where the store is, from `folder`. */
+  storePath?: string
+}
+
+/**
+ * Starts the executable on free ports with a configuration and a store in `folder`, and waits until it serves.
+ * throws: Error with what the gateway said when it does not
+ */
+export async function startGateway({ folder, config = '', storePath = 'aisix.db' }: StartOptions): Promise<RunningGateway> {
+  if (!existsSync(EXECUTABLE)) throw new Error('there is no ./aisix: run `make build`')
+  const configPath = join(folder, 'config.yaml')
+  await Bun.write(
+    configPath,
+    `proxy:
+  addr: "127.0.0.1:0"
+admin:
+  addr: "127.0.0.1:0"
+  admin_keys: ["${ADMIN_KEY}"]
+store:
+  path: "${storePath}"
+shutdown:
+  min_drain_secs: 0
+observability:
+  log_level: "warn,aisix=info"
+  metrics:
+    prometheus:
+      enabled: false
+${config}`,
+  )
+  const child = Bun.spawn([EXECUTABLE, '--config', configPath], {
+    cwd: folder,
+    env: { PATH: process.env.PATH ?? '' },
+    stdin: 'ignore',
+    stdout: 'ignore',
+    stderr: 'pipe',
+  })
+  const log = collect(child.stderr)
+  const started = await log.waitFor(/gateway started .*proxy="[^"]*:(\d+)" admin="[^"]*:(\d+)"/, START_MS, child.exited)
+  const [proxyPort, adminPort] = [Number(started[1]), Number(started[2])]
+  return {
+    ...processOf(child),
+    folder,
+    port: proxyPort,
+    proxyUrl: `http://127.0.0.1:${proxyPort}`,
+    log: log.text,
+    async admin(method, path, document) {
+      const response = await fetch(`http://127.0.0.1:${adminPort}/admin/v1${path}`, {
+        method,
+        headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
+        ...(document === undefined ? {} : { body: JSON.stringify(document) }),
+      })
+      const body: unknown = await response.json()
+      return { status: response.status, body: isRecord(body) ? body : {} }
+    },
+  }
+}
+
+export type SetUp = { alias: string; upstreamModel: string; apiBase: string }
+
+/** Provider key, model and caller key, as the guide makes them. throws: Error with the answer that was no 200 */
+export async function setUp(gateway: RunningGateway, { alias, upstreamModel, apiBase }: SetUp): Promise<void> {
+  const write = async (path: string, document: unknown) => {
+    const { status, body } = await gateway.admin('POST', path, document)
+    if (status !== 200) throw new Error(`POST ${path} was answered with ${status}: ${JSON.stringify(body)}`)
+    return String(body.id)
+  }
+  const providerKeyId = await write('/provider_keys', {
+    display_name: `${alias}-server`,
+    provider: 'vllm',
+    adapter: 'openai',
+    secret: 'not-used',
+    api_base: apiBase,
+  })
+  await write('/models', {
+    display_name: alias,
+    provider: 'vllm',
+    model_name: upstreamModel,
+    provider_key_id: providerKeyId,
+    cost: { input_per_1k: 0, output_per_1k: 0 },
+  })
+  await write('/apikeys', {
+    key_hash: new Bun.CryptoHasher('sha256').update(CALLER_KEY).digest('hex'),
+    allowed_models: [alias],
+  })
+}
+
+export type Upstream = Process & { url: string; stats(): Promise<UpstreamStats> }
+export type UpstreamStats = { requests: number; open: number; finished: number; cut: number }
+
+export async function startUpstream(flags: readonly string[]): Promise<Upstream> {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, 'upstream.ts'), ...flags], {
+    stdin: 'ignore',
+    stdout: 'pipe',
+    stderr: 'inherit',
+  })
+  const started = await collect(child.stdout).waitFor(/"port":(\d+)/, START_MS, child.exited)
+  const url = `http://127.0.0.1:${started[1]}`
+  return {
+    ...processOf(child),
+    url,
+    async stats() {
+      const stats: unknown = await (await fetch(`${url}/stats`)).json()
+      const count = (name: string) => Number(isRecord(stats) ? stats[name] : Number.NaN)
+      return { requests: count('requests'), open: count('open'), finished: count('finished'), cut: count('cut') }
+    },
+  }
+}
+
+function processOf(child: Bun.Subprocess): Process {
+  return {
+    pid: child.pid,
+    async stop(signal = 'SIGTERM') {
+      if (child.exitCode === null) child.kill(signal)
+      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
+      await child.exited
+      clearTimeout(timer)
+      return child.exitCode ?? 137
+    },
+  }
+}
+
+/** Reads a process's output as it comes, so that the process never waits for a reader. */
+export function collect(stream: ReadableStream<Uint8Array>) {
+  let text = ''
+  let wake: (() => void) | undefined
+  const read = async () => {
+    const decoder = new TextDecoder()
+    for await (const piece of stream) {
+      text += decoder.decode(piece, { stream: true })
+      wake?.()
+    }
+    wake?.()
+  }
+  const reading = read()
+  return {
+    text: () => text,
+    async waitFor(pattern: RegExp, ms: number, exited: Promise<number>): Promise<RegExpExecArray> {
+      const deadline = performance.now() + ms
+      let isOver = false
+      exited.then(async () => {
+        await reading
+        isOver = true
+        wake?.()
+      })
+      for (;;) {
+        const found = pattern.exec(text)
+        if (found) return found
+        if (isOver || performance.now() > deadline) throw new Error(`it did not start:\n${text}`)
+        const { promise, resolve } = Promise.withResolvers<void>()
+        wake = resolve
+        await Promise.race([promise, Bun.sleep(100)])
+      }
+    },
+  }
+}
+
+/** Microseconds of CPU that a process and all its threads have used. Linux only: NaN elsewhere. */
+export function cpuMicroseconds(pid: number): number {
+  try {
+    // proc(5): fields 14 and 15 are utime and stime in clock ticks, 100 a second; the name in field 2 may hold spaces.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? []
+    return (Number(fields[11]) + Number(fields[12])) * 10_000
+  } catch {
+    return Number.NaN
+  }
+}
+
+/** Mebibytes of a process that are in memory, now and at most. Linux only: NaN elsewhere. */
+export function memoryMib(pid: number): { now: number; peak: number } {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'latin1')
+    const kib = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1])
+    return { now: kib('VmRSS') / 1024, peak: kib('VmHWM') / 1024 }
+  } catch {
+    return { now: Number.NaN, peak: Number.NaN }
+  }
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
