@@ -101,8 +101,10 @@ class Run {
     if (answer.isCut) connection.close()
     if (performance.now() > this.endsAt) return
     if (answer.status !== 200) throw new Error(`status ${answer.status}: ${answer.text.slice(0, 200)}`)
-    if (isStream && !answer.isCut && !answer.text.endsWith('data: [DONE]\n\n')) throw new Error('a stream ended without [DONE]')
-    if (answer.hasError) throw new Error(`a stream ended with an error: ${answer.text.slice(-200)}`)
+    if (answer.hasError) throw new Error(`a stream ended with an error: ${answer.text.slice(-300)}`)
+    if (isStream && !answer.isCut && !answer.text.endsWith('data: [DONE]\n\n')) {
+      throw new Error(`a stream ended without [DONE]: ${JSON.stringify(answer.text.slice(-300))}`)
+    }
     this.ok += 1
     this.tokens += answer.tokens
     this.latencies.push(performance.now() - askedAt)

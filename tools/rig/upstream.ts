@@ -11,7 +11,7 @@
 import type { Socket } from 'bun'
 import { numberFlag } from './flags.ts'
 
-type Connection = { held: Buffer[]; stream: ReturnType<typeof setTimeout> | undefined; isStreaming: boolean }
+type Connection = { held: Buffer[]; stream: ReturnType<typeof setTimeout> | undefined; isStreaming: boolean; isLeaving: boolean }
 
 const TOKENS = numberFlag('tokens', 100)
 const GAP_MS = numberFlag('gap-ms', 20)
@@ -67,7 +67,9 @@ function stream(socket: Socket<Connection>): void {
     socket.data.isStreaming = false
     stats.open -= 1
     stats.finished += 1
-    if (HANGS_UP) setTimeout(() => socket.end(), 1)
+    if (!HANGS_UP) return
+    socket.data.isLeaving = true
+    setTimeout(() => socket.end(), 1)
   }
   socket.write(STREAM_HEAD)
   step()
@@ -101,9 +103,11 @@ const server = Bun.listen<Connection>({
   port: 0,
   socket: {
     open(socket) {
-      socket.data = { held: [], stream: undefined, isStreaming: false }
+      socket.data = { held: [], stream: undefined, isStreaming: false, isLeaving: false }
     },
     data(socket, piece) {
+      // A server that is about to close reads no further request.
+      if (socket.data.isLeaving) return
       socket.data.held.push(Buffer.from(piece))
       while (serveOne(socket)) {
         // One request after the other.

@@ -1,0 +1,264 @@
+/**
+ * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup] [--rounds N] [--streams N]`.
+ *
+ *   kill    writes that were answered 200 outlive kill -9, round after round
+ *   disk    a store that cannot be written: writes get 500 with the reason, callers are served all the same
+ *   cut     streams that their callers break off: no upstream stream stays open, nothing is in flight, memory comes back
+ *   hangup  an upstream that closes its connection after every stream without saying so: no caller sees it
+ *
+ * One line of result a drill; ends with 1 when one failed. All of them take about two minutes.
+ */
+import { Database } from 'bun:sqlite'
+import { mkdirSync, statfsSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { checkFlags, numberFlag, textFlag } from './rig/flags.ts'
+import {
+  CALLER_KEY,
+  memoryMib,
+  type RunningGateway,
+  scratchFolder,
+  setUp,
+  startGateway,
+  startUpstream,
+  type Upstream,
+} from './rig/gateway.ts'
+import { runLoad } from './rig/load.ts'
+
+checkFlags(['only', 'rounds', 'streams'], 'bun tools/soak.ts [--only kill|disk|cut|hangup] [--rounds 100] [--streams 50000]')
+const ROUNDS = numberFlag('rounds', 100)
+const CUT_STREAMS = numberFlag('streams', 50_000)
+const HANGUP_STREAMS = 4_000
+
+const ALIAS = 'soak'
+const TARGET = { alias: ALIAS, upstreamModel: 'rig-upstream-model' }
+
+/** A drill that did not end as it should; the message is the line of result. */
+class DrillError extends Error {}
+
+function demand(holds: boolean, otherwise: string): asserts holds {
+  if (!holds) throw new DrillError(otherwise)
+}
+
+/** Waits until `holds`, at most `ms`. */
+async function within(ms: number, holds: () => boolean | Promise<boolean>): Promise<boolean> {
+  const deadline = performance.now() + ms
+  for (;;) {
+    if (await holds()) return true
+    if (performance.now() > deadline) return false
+    await Bun.sleep(20)
+  }
+}
+
+function seconds(since: number): string {
+  return `${((performance.now() - since) / 1000).toFixed(1)} s`
+}
+
+/** Status and text of one chat request. */
+async function chat(gateway: RunningGateway): Promise<number> {
+  const response = await fetch(`${gateway.proxyUrl}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${CALLER_KEY}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ model: ALIAS, messages: [{ role: 'user', content: 'hello' }] }),
+  })
+  await response.arrayBuffer()
+  return response.status
+}
+
+function providerKey(name: string) {
+  return { display_name: name, provider: 'vllm', adapter: 'openai', secret: 'x', api_base: 'http://127.0.0.1:9/v1' }
+}
+
+async function kill(): Promise<string> {
+  const folder = scratchFolder('soak-kill')
+  const startedAt = performance.now()
+  /** Ids whose write was answered 200, with the name and the revision that were answered. */
+  const answered = new Map<string, { name: string; revision: number }>()
+  for (let round = 0; ; round += 1) {
+    const gateway = await startGateway({ folder })
+    for (const [id, { name, revision }] of answered) {
+      // All of them at the end; between, those of the last rounds, which are the ones at risk.
+      if (round < ROUNDS && answered.size > 40 && !name.startsWith(`r${round - 1}-`)) continue
+      const { status, body } = await gateway.admin('GET', `/provider_keys/${id}`)
+      demand(status === 200, `round ${round}: the write of ${name} was answered 200 and is gone (${status})`)
+      demand(Number(body.revision) >= revision, `round ${round}: ${name} fell back from revision ${revision}`)
+    }
+    if (round >= ROUNDS) {
+      const status = await gateway.stop()
+      demand(status === 0, `the last gateway ended with ${status}`)
+      return `${ROUNDS} times kill -9, ${answered.size} writes answered 200, all there (${seconds(startedAt)})`
+    }
+    // Writers that never stop by themselves, so that the end meets writes under way.
+    let isOver = false
+    const writer = async (index: number) => {
+      for (let i = 0; !isOver; i += 1) {
+        const name = `r${round}-${index}-${i}`
+        const { status, body } = await gateway.admin('POST', '/provider_keys', providerKey(name))
+        if (status === 200) answered.set(String(body.id), { name, revision: Number(body.revision) })
+      }
+    }
+    const writers = [0, 1].map(index => writer(index).catch(() => {}))
+    const before = answered.size
+    demand(await within(5_000, () => answered.size >= before + 2 + (round % 5)), `round ${round}: writes are not answered`)
+    isOver = true
+    await gateway.stop('SIGKILL')
+    await Promise.all(writers)
+  }
+}
+
+async function disk(): Promise<string> {
+  const upstream = await startUpstream(['--tokens', '5', '--gap-ms', '0'])
+  try {
+    const locked = await lockedStore(upstream)
+    const full = await fullDisk(upstream)
+    return `${locked}; ${full}`
+  } finally {
+    await upstream.stop()
+  }
+}
+
+/** A write that must be refused with a reason while callers are served. returns: the reason */
+async function refusedWrite(gateway: RunningGateway, name: string): Promise<string> {
+  const { status, body } = await gateway.admin('POST', '/provider_keys', providerKey(name))
+  demand(status === 500, `a write that cannot be kept was answered ${status}, not 500`)
+  const reason = String(body.error_msg ?? '')
+  demand(reason.length > 10, `a write that cannot be kept was refused without a reason: ${JSON.stringify(body)}`)
+  demand((await chat(gateway)) === 200, 'callers are not served while the store cannot be written')
+  return reason
+}
+
+async function lockedStore(upstream: Upstream): Promise<string> {
+  const folder = scratchFolder('soak-locked')
+  const gateway = await startGateway({ folder })
+  try {
+    await setUp(gateway, { ...TARGET, apiBase: `${upstream.url}/v1` })
+    const other = new Database(join(folder, 'aisix.db'))
+    other.run('BEGIN IMMEDIATE')
+    const reason = await refusedWrite(gateway, 'while-locked')
+    other.run('ROLLBACK')
+    other.close()
+    const { status } = await gateway.admin('POST', '/provider_keys', providerKey('after-the-lock'))
+    demand(status === 200, `after the lock was gone a write was answered ${status}`)
+    return `locked store: 500 "${reason}", callers served, writes again afterwards`
+  } finally {
+    await gateway.stop()
+  }
+}
+
+async function fullDisk(upstream: Upstream): Promise<string> {
+  const folder = scratchFolder('soak-disk')
+  const place = join(folder, 'disk')
+  mkdirSync(place)
+  const mount = (options: string) => Bun.spawnSync(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', place])
+  const mounted = mount('size=2m')
+  if (!mounted.success) return 'full disk: skipped, no tmpfs can be mounted here (it takes root)'
+  try {
+    const gateway = await startGateway({ folder, storePath: 'disk/aisix.db' })
+    let told: string
+    try {
+      await setUp(gateway, { ...TARGET, apiBase: `${upstream.url}/v1` })
+      const { bavail, bsize } = statfsSync(place)
+      writeFileSync(join(place, 'filler'), Buffer.alloc(bavail * bsize))
+      const reason = await refusedWrite(gateway, 'on-a-full-disk')
+      await rm(join(place, 'filler'))
+      const { status } = await gateway.admin('POST', '/provider_keys', providerKey('after-the-full-disk'))
+      demand(status === 200, `after there was room again a write was answered ${status}`)
+      told = `full disk: 500 "${reason}", callers served, writes again afterwards`
+    } finally {
+      await gateway.stop()
+    }
+    return `${told}; ${await readOnlyDisk(folder, place)}`
+  } finally {
+    Bun.spawnSync(['umount', '-l', place])
+  }
+}
+
+/** The kernel refuses to make a disk read-only under files that are open for writing, so this is met at the start. */
+async function readOnlyDisk(folder: string, place: string): Promise<string> {
+  const remounted = Bun.spawnSync(['mount', '-o', 'remount,ro', place])
+  if (!remounted.success) return 'read-only disk: skipped, it cannot be remounted here'
+  try {
+    const gateway = await startGateway({ folder, storePath: 'disk/aisix.db' })
+    await gateway.stop()
+    throw new DrillError('the gateway started on a read-only disk, where it can keep no write')
+  } catch (error) {
+    if (error instanceof DrillError) throw error
+    const said = error instanceof Error ? error.message : String(error)
+    const line = /store open failed: .*/.exec(said)?.[0]
+    demand(line !== undefined, `on a read-only disk the gateway said: ${said}`)
+    return `read-only disk: the start is refused, "${line.replaceAll(place, 'DISK')}"`
+  }
+}
+
+async function cut(): Promise<string> {
+  const upstream = await startUpstream(['--tokens', '1000000', '--gap-ms', '1'])
+  const gateway = await startGateway({ folder: scratchFolder('soak-cut') })
+  const startedAt = performance.now()
+  try {
+    await setUp(gateway, { ...TARGET, apiBase: `${upstream.url}/v1` })
+    const load = (count: number) =>
+      runLoad({ port: gateway.port, key: CALLER_KEY, model: ALIAS, conns: 100, count, isStream: true, cutAfter: 2 })
+    const warm = await load(Math.min(5_000, CUT_STREAMS / 5))
+    const before = memoryMib(gateway.pid).now
+    const { ok, errors, messages } = await load(CUT_STREAMS)
+    demand(errors + warm.errors === 0, `${errors} streams failed: ${messages.join(' | ')}`)
+    const isFree = await within(2_000, async () => (await upstream.stats()).open === 0)
+    const stats = await upstream.stats()
+    demand(isFree, `${stats.open} streams of the upstream are still open 2 s after their callers left`)
+    demand(stats.finished === 0, 'a stream of a million tokens came to its end: the drill measures nothing')
+    const settled = await within(10_000, () => memoryMib(gateway.pid).now < before + 64)
+    const after = memoryMib(gateway.pid).now
+    demand(settled || Number.isNaN(after), `memory went from ${before.toFixed(0)} to ${after.toFixed(0)} MiB`)
+    const stoppedAt = performance.now()
+    const status = await gateway.stop()
+    const inFlight = /draining .*in_flight=(\d+)/.exec(gateway.log())?.[1]
+    demand(status === 0 && inFlight === '0', `the drain began with ${inFlight} in flight and ended with ${status}`)
+    demand(performance.now() - stoppedAt < 2_000, 'the drain of an idle gateway took over 2 s')
+    return `${ok} streams cut by callers, ${stats.open} open upstream, 0 in flight, ${before.toFixed(0)} → ${after.toFixed(0)} MiB (${seconds(startedAt)})`
+  } finally {
+    await gateway.stop()
+    await upstream.stop()
+  }
+}
+
+async function hangup(): Promise<string> {
+  const startedAt = performance.now()
+  const upstream = await startUpstream(['--tokens', '5', '--gap-ms', '0', '--hangup'])
+  const gateway = await startGateway({ folder: scratchFolder('soak-hangup') })
+  try {
+    await setUp(gateway, { ...TARGET, apiBase: `${upstream.url}/v1` })
+    const counts: string[] = []
+    for (const conns of [4, 64]) {
+      const load = { port: gateway.port, key: CALLER_KEY, model: ALIAS, conns, count: HANGUP_STREAMS, isStream: true }
+      const { ok, errors, messages } = await runLoad(load)
+      demand(errors === 0, `${conns} callers: ${errors} of ${HANGUP_STREAMS} streams failed: ${messages.join(' | ')}`)
+      counts.push(`${ok} with ${conns} callers`)
+    }
+    const { requests, finished } = await upstream.stats()
+    demand(requests === finished, `the upstream was asked ${requests} times and finished ${finished} streams`)
+    demand(finished === HANGUP_STREAMS * 2, `${HANGUP_STREAMS * 2} streams reached the upstream ${finished} times`)
+    return `streams of an upstream that hangs up: ${counts.join(', ')}, 0 errors, none ran twice (${seconds(startedAt)})`
+  } finally {
+    await gateway.stop()
+    await upstream.stop()
+  }
+}
+
+const DRILLS: Record<string, () => Promise<string>> = { kill, disk, cut, hangup }
+
+const only = textFlag('only')
+if (only !== undefined && !Object.hasOwn(DRILLS, only)) {
+  console.error(`--only takes one of ${Object.keys(DRILLS).join(', ')}`)
+  process.exit(2)
+}
+let failed = 0
+for (const [name, drill] of Object.entries(DRILLS)) {
+  if (only !== undefined && only !== name) continue
+  try {
+    console.log(`${name.padEnd(7)} ok      ${await drill()}`)
+  } catch (error) {
+    failed += 1
+    console.log(`${name.padEnd(7)} FAILED  ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+process.exit(failed > 0 ? 1 : 0)
