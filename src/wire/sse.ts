@@ -1,6 +1,8 @@
 import { GatewayError } from '../errors.ts'
 
 export const EVENT_BYTES_MAX = 8 * 1024 * 1024
+/** U+FEFF in UTF-8, as binary text. */
+const BYTE_ORDER_MARK = '\u00ef\u00bb\u00bf'
 
 /**
  * Server-sent events out of a byte stream, each as soon as it is whole.
@@ -12,28 +14,30 @@ export const EVENT_BYTES_MAX = 8 * 1024 * 1024
 export class SseReader {
   /** What has come of the event that is not whole yet, its line ends already `\n`. */
   private rest = ''
-  /** A `\r` at the end of a piece: whether a `\n` belongs to it, the next piece tells. */
-  private heldReturn = false
-  private isFirst = true
+  /** The last piece ended in `\r`, which has counted as a line end: a `\n` at the start of the next belongs to it. */
+  private afterReturn = false
+  /** The first bytes, as long as they may be the beginning of a byte order mark; undefined once that is decided. */
+  private start: string | undefined = ''
 
   /** Hands each event that `piece` completes to `onData`, in order. */
   push(piece: string, onData: (data: string) => void): void {
     let text = piece
-    if (this.isFirst) {
-      if (text === '') return
-      this.isFirst = false
+    if (this.start !== undefined) {
+      text = this.start + text
+      if (text.length < BYTE_ORDER_MARK.length && BYTE_ORDER_MARK.startsWith(text)) {
+        this.start = text
+        return
+      }
+      this.start = undefined
       // A byte order mark before the first event is not part of it.
-      if (text.startsWith('\u00ef\u00bb\u00bf')) text = text.slice(3)
+      if (text.startsWith(BYTE_ORDER_MARK)) text = text.slice(BYTE_ORDER_MARK.length)
     }
-    if (this.heldReturn) {
-      this.heldReturn = false
-      text = `\r${text}`
+    if (this.afterReturn && text !== '') {
+      this.afterReturn = false
+      if (text.startsWith('\n')) text = text.slice(1)
     }
     if (text.includes('\r')) {
-      if (text.endsWith('\r')) {
-        this.heldReturn = true
-        text = text.slice(0, -1)
-      }
+      this.afterReturn = text.endsWith('\r')
       text = text.replace(/\r\n?/g, '\n')
     }
     if (!text.includes('\n')) {
