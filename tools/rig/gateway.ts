@@ -94,8 +94,12 @@ ${config}`,
 
 export type SetUp = { alias: string; upstreamModel: string; apiBase: string }
 
-/** Provider key, model and caller key, as the guide makes them. throws: Error with the answer that was no 200 */
-export async function setUp(gateway: RunningGateway, { alias, upstreamModel, apiBase }: SetUp): Promise<void> {
+/**
+ * Provider key, model and caller key, as the guide makes them; the key may use every model.
+ * returns: the id of the provider key
+ * throws: Error with the answer that was no 200
+ */
+export async function setUp(gateway: RunningGateway, { alias, upstreamModel, apiBase }: SetUp): Promise<string> {
   const write = async (path: string, document: unknown) => {
     const { status, body } = await gateway.admin('POST', path, document)
     if (status !== 200) throw new Error(`POST ${path} was answered with ${status}: ${JSON.stringify(body)}`)
@@ -117,8 +121,9 @@ export async function setUp(gateway: RunningGateway, { alias, upstreamModel, api
   })
   await write('/apikeys', {
     key_hash: new Bun.CryptoHasher('sha256').update(CALLER_KEY).digest('hex'),
-    allowed_models: [alias],
+    allowed_models: ['*'],
   })
+  return providerKeyId
 }
 
 export type Upstream = Process & { url: string; stats(): Promise<UpstreamStats> }
@@ -143,7 +148,7 @@ export async function startUpstream(flags: readonly string[]): Promise<Upstream>
   }
 }
 
-function processOf(child: Bun.Subprocess): Process {
+export function processOf(child: Bun.Subprocess): Process {
   return {
     pid: child.pid,
     async stop(signal = 'SIGTERM') {
