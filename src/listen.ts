@@ -2,7 +2,8 @@
 import { createAdminApp } from './admin/app.ts'
 import { ConfigError, formatAddress, type LoadedConfig, loadConfig, parseSocketAddress, type ServerTls } from './config.ts'
 import { type Gateway, systemClock } from './gateway.ts'
-import { runtimeFetch } from './lib/fetch.ts'
+import { batchThreads } from './lib/batch-thread.ts'
+import { type Fetch, runtimeFetch } from './lib/fetch.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createModelHealth } from './model-health.ts'
 import { createProxyApp } from './proxy/app.ts'
@@ -50,7 +51,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     gateway = {
       config,
       store: openSqliteStore({ path: config.store.path, clock: systemClock, log }),
-      fetch: runtimeFetch,
+      fetch: tunedFetch(log),
       clock: systemClock,
       random: Math.random,
       log,
@@ -91,6 +92,20 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   log.info('drain complete')
   await log.flush(FLUSH_MS)
   return 0
+}
+
+/** The runtime's `fetch`, whose thread is there once the first request is: from then on it works in batches. */
+function tunedFetch(log: Log): Fetch {
+  let isFirst = true
+  return (url, init) => {
+    const answer = runtimeFetch(url, init)
+    if (isFirst) {
+      isFirst = false
+      const tune = async () => log.debug('upstream thread works in batches', { threads: await batchThreads('HTTP Client') })
+      answer.then(tune, tune)
+    }
+    return answer
+  }
 }
 
 /** One line, or one a problem, on stderr: there is no log yet, or nobody to read on. */

@@ -1,10 +1,10 @@
-import { isUtf8 } from 'node:buffer'
 import { clientGone, GatewayError } from '../errors.ts'
 import type { Attempt, Exchange } from '../exchange.ts'
+import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
-import { toBinary, toBytes } from '../wire/members.ts'
+import { toBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
-import type { Caller } from './caller.ts'
+import type { Caller, Waiting } from './caller.ts'
 import { type Dial, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
@@ -22,7 +22,7 @@ export type Reader = { read(): Promise<{ done: boolean; value?: Uint8Array | und
 
 /** What an upstream answered well. */
 export type Answer =
-  | { kind: 'whole'; body: Uint8Array<ArrayBuffer> }
+  | { kind: 'whole'; body: string }
   /** Too large to hold: what was read, and the rest. */
   | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt }
   | { kind: 'stream'; stream: UpstreamStream }
@@ -41,14 +41,14 @@ export type AttemptInput = {
 }
 
 /** One fetch under one controller: the caller, the deadline and the connect watch all end it through here. */
-export class OpenAttempt {
+export class OpenAttempt implements Expiring, Waiting {
   private readonly controller = new AbortController()
-  private timer: ReturnType<typeof setTimeout> | undefined
+  private deadline: Deadline | undefined
   /** Why it was ended from our side. */
   reason: GatewayError | undefined
 
   constructor(private readonly caller: Caller) {
-    caller.whenGone(() => this.abort(clientGone()))
+    caller.tell(this)
   }
 
   get signal(): AbortSignal {
@@ -61,20 +61,30 @@ export class OpenAttempt {
     this.controller.abort()
   }
 
+  onCallerGone(): void {
+    this.abort(clientGone())
+  }
+
+  onDeadline(ms: number): void {
+    this.deadline = undefined
+    this.abort(timedOut(ms))
+  }
+
   /** Sets the deadline anew; 0 is none. */
   arm(ms: number): void {
     this.disarm()
-    if (ms > 0) this.timer = setTimeout(() => this.abort(timedOut(ms)), ms)
+    if (ms > 0) this.deadline = startDeadline(ms, this)
   }
 
   disarm(): void {
-    clearTimeout(this.timer)
+    this.deadline?.cancel()
+    this.deadline = undefined
   }
 
-  /** The attempt is over and went well: nothing may end it any more. */
+  /** The attempt is over: nothing may end it any more. */
   release(): void {
     this.disarm()
-    this.caller.whenGone(undefined)
+    this.caller.tell(undefined)
   }
 
   /** An error of reading or connecting in our words: ours where we ended it. */
@@ -140,7 +150,7 @@ export async function attempt(input: AttemptInput): Promise<Answer> {
     record.errorKind = known.kind
     // The body of a failed answer may still be under way: nobody reads it.
     open.abort(known)
-    caller.whenGone(undefined)
+    caller.tell(undefined)
     throw known
   } finally {
     record.endedAt = input.monotonic()
@@ -275,21 +285,20 @@ function mediaType(response: Response): string {
 async function wholeAnswer(input: AttemptInput, response: Response, open: OpenAttempt, record: Attempt): Promise<Answer> {
   const { endpoint, question, target, exchange } = input
   const declared = Number(response.headers.get('content-length') ?? Number.NaN)
-  let bytes: Uint8Array
-  if (declared <= 1_048_576) bytes = await response.bytes()
+  let text: string
+  if (declared <= 1_048_576) text = await response.text()
   else {
     const read = await readHeld(response)
     if (read.rest) return { kind: 'large', held: read.pieces, reader: read.rest, attempt: open }
-    bytes = Buffer.concat(read.pieces)
+    text = Buffer.concat(read.pieces).toString('utf8')
   }
-  if (!isUtf8(bytes)) throw undecodable('it is not UTF-8')
-  const answer = rewriteAnswer(endpoint, target.upstream.adapter, question.model, toBinary(bytes))
+  const answer = rewriteAnswer(endpoint, target.upstream.adapter, question.model, text)
   record.providerRequestId = answer.id
   record.providerModelVersion = answer.model
   exchange.usage = answer.usage
   exchange.finishReason = answer.finishReason
   if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
-  return { kind: 'whole', body: toBytes(answer.text) }
+  return { kind: 'whole', body: answer.text }
 }
 
 /** A body of unknown length, held up to HELD_BYTES_MAX; `rest` when there is more. */
@@ -313,8 +322,7 @@ async function openStream(input: AttemptInput, response: Response, open: OpenAtt
   if (mediaType(response) !== 'text/event-stream') {
     const text = await readSome(response, ERROR_BYTES_MAX)
     throw (
-      errorInside(adapter, toBinary(Buffer.from(text))) ??
-      undecodable(`an event stream was asked for, ${mediaType(response) || 'something else'} came`)
+      errorInside(adapter, text) ?? undecodable(`an event stream was asked for, ${mediaType(response) || 'something else'} came`)
     )
   }
   const reader = response.body?.getReader()

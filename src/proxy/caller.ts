@@ -1,21 +1,26 @@
+/** What is under way for a caller and ends when it leaves. */
+export interface Waiting {
+  onCallerGone(): void
+}
+
 /** The program that asked, as long as it waits for its answer. */
 export class Caller {
   isGone = false
-  private onGone: (() => void) | undefined
+  private waiting: Waiting | undefined
 
   constructor(signal: AbortSignal) {
     if (signal.aborted) this.isGone = true
-    else {
-      signal.addEventListener('abort', () => {
-        this.isGone = true
-        this.onGone?.()
-      })
-    }
+    else signal.addEventListener('abort', () => this.leave())
   }
 
-  /** What to do at the moment the caller leaves; one thing at a time, undefined for nothing. */
-  whenGone(action: (() => void) | undefined): void {
-    this.onGone = action
-    if (this.isGone) action?.()
+  leave(): void {
+    this.isGone = true
+    this.waiting?.onCallerGone()
+  }
+
+  /** Who is told at the moment the caller leaves; one at a time, undefined for nobody. */
+  tell(waiting: Waiting | undefined): void {
+    this.waiting = waiting
+    if (this.isGone) waiting?.onCallerGone()
   }
 }

@@ -1,4 +1,5 @@
 import { GatewayError } from '../errors.ts'
+import { startDeadline } from '../lib/deadlines.ts'
 import type { Fetch, FetchInit, TlsOptions } from '../lib/fetch.ts'
 
 export type DialRequest = {
@@ -8,7 +9,7 @@ export type DialRequest = {
   port: number
   tls: TlsOptions | undefined
   headers: Record<string, string>
-  body: Uint8Array<ArrayBuffer>
+  body: string
   isStream: boolean
   signal: AbortSignal
   /** Called when no connection can be had within the time for connecting: aborts `signal`. */
@@ -64,24 +65,26 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
   }
 
   /** `fetch` has no time limit for connecting: when no answer has come, one TCP connect tells a slow answer from no host. */
-  const watchConnect = (request: DialRequest, origin: Origin, startedAt: number) =>
-    setTimeout(async () => {
-      if (origin.aliveAt >= startedAt || proxy !== undefined) return
-      origin.probe ??= canConnect(request.hostname, request.port, connectTimeoutMs).finally(() => {
-        origin.probe = undefined
-      })
-      if (await origin.probe) origin.aliveAt = monotonic()
-      else {
-        request.onUnreachable(
-          new GatewayError('transport_error', `transport error: no connection within ${connectTimeoutMs}ms`, { retry: 'yes' }),
-        )
-      }
-    }, connectTimeoutMs)
+  const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number) => {
+    if (origin.aliveAt >= startedAt || proxy !== undefined) return
+    origin.probe ??= canConnect(request.hostname, request.port, connectTimeoutMs).finally(() => {
+      origin.probe = undefined
+    })
+    if (await origin.probe) origin.aliveAt = monotonic()
+    else {
+      request.onUnreachable(
+        new GatewayError('transport_error', `transport error: no connection within ${connectTimeoutMs}ms`, { retry: 'yes' }),
+      )
+    }
+  }
 
-  return async request => {
+  return request => {
     const origin = originOf(request.origin)
     const startedAt = monotonic()
-    const timer = connectTimeoutMs > 0 ? watchConnect(request, origin, startedAt) : undefined
+    const watch =
+      connectTimeoutMs > 0
+        ? startDeadline(connectTimeoutMs, { onDeadline: () => watchConnect(request, origin, startedAt) })
+        : undefined
     const init: FetchInit = {
       method: 'POST',
       headers: request.headers,
@@ -95,22 +98,23 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
       verbose: false,
     }
     if (request.tls) init.tls = request.tls
-    try {
-      try {
-        const response = await fetch(request.url, init)
-        origin.aliveAt = monotonic()
-        return response
-      } catch (error) {
-        if (!BROKEN.has(errorCode(error)) || request.signal.aborted) throw error
-        const response = await fetch(request.url, { ...init, keepalive: false })
-        origin.aliveAt = monotonic()
+    const answered = (response: Response) => {
+      watch?.cancel()
+      origin.aliveAt = monotonic()
+      return response
+    }
+    const failed = (error: unknown) => {
+      watch?.cancel()
+      throw error
+    }
+    return fetch(request.url, init).then(answered, error => {
+      if (!BROKEN.has(errorCode(error)) || request.signal.aborted) return failed(error)
+      return fetch(request.url, { ...init, keepalive: false }).then(response => {
         // The same request went well on a connection of its own: the pooled one was dead.
         origin.hangsUp = true
-        return response
-      }
-    } finally {
-      clearTimeout(timer)
-    }
+        return answered(response)
+      }, failed)
+    })
   }
 }
 

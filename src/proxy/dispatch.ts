@@ -62,8 +62,8 @@ function mayRetry(failure: GatewayError, target: Target): boolean {
 async function pause(ms: number, caller: Caller): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
   const timer = setTimeout(resolve, ms)
-  caller.whenGone(resolve)
+  caller.tell({ onCallerGone: resolve })
   await promise
   clearTimeout(timer)
-  caller.whenGone(undefined)
+  caller.tell(undefined)
 }

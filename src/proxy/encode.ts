@@ -1,16 +1,4 @@
-import {
-  findMember,
-  type Member,
-  parseBinary,
-  readElements,
-  readMembers,
-  removeMember,
-  setMember,
-  stringifyBinary,
-  toBytes,
-  utf8ToBinary,
-  writeMembers,
-} from '../wire/members.ts'
+import { findMember, type Member, readElements, readMembers, removeMember, setMember, writeMembers } from '../wire/members.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 
@@ -19,7 +7,7 @@ export type BodyOverrides = {
   renames: readonly [from: string, to: string][]
   temperatureMin: number | undefined
   temperatureMax: number | undefined
-  /** Members that are added when the caller did not send them, as binary JSON text. */
+  /** Members that are added when the caller did not send them, as JSON text. */
   defaults: readonly [key: string, rawValue: string][]
   flattensContent: boolean
 }
@@ -34,9 +22,9 @@ export function encodeQuestion(
   upstreamModel: string,
   overrides: BodyOverrides | undefined,
   asksUsage: boolean,
-): Uint8Array<ArrayBuffer> {
+): string {
   const { text, spans, isStream } = question
-  const model = stringifyBinary(upstreamModel)
+  const model = JSON.stringify(upstreamModel)
   if (!overrides) {
     // Two or three places change, the rest is one copy.
     let encoded = ''
@@ -55,14 +43,14 @@ export function encodeQuestion(
     encoded += text.slice(from, end)
     if (endpoint.alwaysSendsStream && !isStreamSaid) encoded += `,"stream":${isStream}`
     if (asksUsage && !spans.some(({ key }) => key === 'stream_options')) encoded += `,"stream_options":${INCLUDE_USAGE}`
-    return toBytes(`${encoded}}`)
+    return `${encoded}}`
   }
   const members = readMembers(text)
   setMember(members, 'model', model)
   if (endpoint.alwaysSendsStream) setMember(members, 'stream', String(isStream))
   if (asksUsage) setMember(members, 'stream_options', INCLUDE_USAGE)
   applyOverrides(members, overrides)
-  return toBytes(writeMembers(members))
+  return writeMembers(members)
 }
 
 const INCLUDE_USAGE = '{"include_usage":true}'
@@ -73,11 +61,11 @@ function applyOverrides(members: Member[], overrides: BodyOverrides): void {
     if (!member || from === to) continue
     removeMember(members, to)
     member.key = to
-    member.rawKey = stringifyBinary(to)
+    member.rawKey = JSON.stringify(to)
   }
   const temperature = findMember(members, 'temperature')
   if (temperature && (overrides.temperatureMin !== undefined || overrides.temperatureMax !== undefined)) {
-    const given: unknown = parseBinary(temperature.rawValue)
+    const given: unknown = JSON.parse(temperature.rawValue)
     if (typeof given === 'number') {
       const lowered = overrides.temperatureMax === undefined ? given : Math.min(given, overrides.temperatureMax)
       const clamped = overrides.temperatureMin === undefined ? lowered : Math.max(lowered, overrides.temperatureMin)
@@ -94,12 +82,12 @@ function flattenContent(rawMessage: string): string {
   const members = readMembers(rawMessage, 2)
   const content = findMember(members, 'content')
   if (!content?.rawValue.startsWith('[')) return rawMessage
-  const parts: unknown = parseBinary(content.rawValue)
+  const parts: unknown = JSON.parse(content.rawValue)
   if (!Array.isArray(parts)) return rawMessage
   const texts = parts.flatMap((part: unknown) =>
     typeof part === 'object' && part !== null && 'text' in part && typeof part.text === 'string' ? [part.text] : [],
   )
   if (texts.length === 0) return rawMessage
-  content.rawValue = utf8ToBinary(JSON.stringify(texts.join('')))
+  content.rawValue = JSON.stringify(texts.join(''))
   return writeMembers(members)
 }

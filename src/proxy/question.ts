@@ -2,7 +2,7 @@ import type { Span } from '../wire/members.ts'
 
 /** A caller's request, read: its text as it was sent, and the values that the gateway uses. */
 export type Question = {
-  /** The body as binary JSON text, and where its members stand in it. */
+  /** The body as JSON text, and where its members stand in it. */
   text: string
   spans: readonly Span[]
   /** The alias that the caller asked for; answers echo it. */

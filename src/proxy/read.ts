@@ -1,6 +1,6 @@
-import { isAscii, isUtf8 } from 'node:buffer'
 import { GatewayError, invalidRequest } from '../errors.ts'
-import { DEPTH_MAX, JsonDepthError, parseBinary, type Span, scanMembers, toBinary } from '../wire/members.ts'
+import { startDeadline } from '../lib/deadlines.ts'
+import { DEPTH_MAX, JsonDepthError, type Span, scanMembers } from '../wire/members.ts'
 import type { Endpoint, EndpointQuestion } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 
@@ -36,14 +36,14 @@ export function readBody(request: Request, cap: number, stallMs: number = BODY_S
   if (declared > AT_ONCE_BYTES_MAX) return collect(request, cap, stallMs)
   // A body of usual size has come with its head or follows at once: one read, no stream.
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(stalled(stallMs)), stallMs)
+    const deadline = startDeadline(stallMs, { onDeadline: ms => reject(stalled(ms)) })
     request.bytes().then(
       bytes => {
-        clearTimeout(timer)
+        deadline.cancel()
         resolve(bytes)
       },
       error => {
-        clearTimeout(timer)
+        deadline.cancel()
         reject(readFailed(error))
       },
     )
@@ -68,7 +68,7 @@ async function collect(request: Request, cap: number, stallMs: number): Promise<
   let length = 0
   for (;;) {
     const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(() => reject(stalled(stallMs)), stallMs)
+    const deadline = startDeadline(stallMs, { onDeadline: ms => reject(stalled(ms)) })
     try {
       const { done, value } = await Promise.race([reader.read(), late])
       if (done) return Buffer.concat(pieces, length)
@@ -79,19 +79,23 @@ async function collect(request: Request, cap: number, stallMs: number): Promise<
       reader.cancel().catch(() => {})
       throw error instanceof GatewayError ? error : readFailed(error)
     } finally {
-      clearTimeout(timer)
+      deadline.cancel()
     }
   }
 }
 
 const PARSE_FAILED = 'invalid JSON request body'
 
-/** Text of a body: strict UTF-8, a byte order mark stripped, as binary text. */
+/** Fatal: bytes that are no UTF-8 are refused, not replaced. A byte order mark is stripped. */
+const decoder = new TextDecoder('utf-8', { fatal: true })
+
 function bodyText(bytes: Uint8Array): string {
   if (bytes.byteLength === 0) throw invalidRequest(`${PARSE_FAILED}: the body is empty`)
-  if (!isUtf8(bytes)) throw invalidRequest(`${PARSE_FAILED}: not valid UTF-8`)
-  const hasMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
-  return toBinary(hasMark ? bytes.subarray(3) : bytes)
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    throw invalidRequest(`${PARSE_FAILED}: not valid UTF-8`)
+  }
 }
 
 /**
@@ -116,7 +120,7 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
   let value: unknown
   try {
     spans = scanMembers(text)
-    value = isAscii(bytes) ? JSON.parse(text) : parseBinary(text)
+    value = JSON.parse(text)
   } catch (error) {
     if (error instanceof JsonDepthError) throw invalidRequest(`${PARSE_FAILED}: nested deeper than ${DEPTH_MAX} levels`)
     // An array or a string is JSON too, but no request: the parser's own words may quote the body, so they are not told.
@@ -133,7 +137,8 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     text,
     spans,
     model,
-    isStream: stream === true,
+    // An endpoint that does not read `stream` has no streams: the member only passes through.
+    isStream: stream === true && endpoint.keys.includes('stream'),
     includeUsage: stream_options?.include_usage === true,
     hasStreamOptions: stream_options !== undefined && stream_options !== null,
     bytes: bytes.byteLength,
@@ -142,7 +147,7 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
 
 function isParsable(text: string): boolean {
   try {
-    parseBinary(text)
+    JSON.parse(text)
     return true
   } catch {
     return false

@@ -208,8 +208,8 @@ export function replyStream(
     pull: step,
     cancel() {
       if (isOver) return
-      caller.isGone = true
       exchange.status = 499
+      caller.leave()
       stream?.abort(clientGone())
       over()
     },

@@ -2,24 +2,20 @@ import type { Adapter } from '../adapters/adapter.ts'
 import { GatewayError } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
 import {
-  binaryToUtf8,
   findMember,
   JsonDepthError,
   JsonSyntaxError,
   type Member,
-  parseBinary,
   readElements,
   readMembers,
   setMember,
   skipSpace,
   skipString,
-  stringifyBinary,
   writeMembers,
 } from '../wire/members.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 
 export type RewrittenAnswer = {
-  /** Binary JSON text. */
   text: string
   usage: Usage | undefined
   id: string | undefined
@@ -32,7 +28,6 @@ export type RewrittenAnswer = {
 /**
  * A whole answer in the caller's dialect: every member that the upstream sent, in its order, with the caller's alias in
  * `model` and, where only a vendor's spelling came, the standard one beside it.
- * in, out: binary JSON text
  * throws: upstream_decode_error when it is no answer; upstream_error when it is an error inside a 2xx
  */
 export function rewriteAnswer(endpoint: Endpoint, adapter: Adapter, alias: string, text: string): RewrittenAnswer {
@@ -52,7 +47,7 @@ function rewriteModel(endpoint: Endpoint, adapter: Adapter, alias: string, text:
   if (key < 0 || text.indexOf('"model"', key + 7) >= 0 || text.includes('"reasoning"')) return undefined
   let value: unknown
   try {
-    value = parseBinary(text)
+    value = JSON.parse(text)
   } catch {
     return undefined
   }
@@ -75,10 +70,10 @@ function rewriteModel(endpoint: Endpoint, adapter: Adapter, alias: string, text:
   const end = skipString(text, start)
   // The outermost object has a `model`, and the text one place that spells it. That they are the same, the value says:
   // an escaped spelling outside and a plain one inside would differ here or mean the same.
-  if (binaryToUtf8(text.slice(start + 1, end - 1)) !== value.model) return undefined
+  if (text.slice(start + 1, end - 1) !== value.model) return undefined
   const first: unknown = body[0]
   return {
-    text: text.slice(0, start) + stringifyBinary(alias) + text.slice(end),
+    text: text.slice(0, start) + JSON.stringify(alias) + text.slice(end),
     usage,
     id: typeof value.id === 'string' ? value.id : undefined,
     model: value.model,
@@ -105,7 +100,7 @@ function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, tex
   }
   const model = stringOf(findMember(members, 'model'))
   const id = stringOf(findMember(members, 'id'))
-  setMember(members, 'model', stringifyBinary(alias))
+  setMember(members, 'model', JSON.stringify(alias))
   if (endpoint.operation === 'chat' && body.rawValue.includes('"reasoning"'))
     body.rawValue = addReasoning(body.rawValue, 'message')
   const usageMember = findMember(members, 'usage')
@@ -141,7 +136,7 @@ function whatIs(text: string, problem: string): string {
 export function errorInside(adapter: Adapter, text: string): GatewayError | undefined {
   let body: unknown
   try {
-    body = parseBinary(text)
+    body = JSON.parse(text)
   } catch {
     return undefined
   }
@@ -175,7 +170,7 @@ export function cutMessage(message: string): string {
 
 function parseMember(member: Member): unknown {
   try {
-    return parseBinary(member.rawValue)
+    return JSON.parse(member.rawValue)
   } catch {
     throw undecodable(`its \`${member.key}\` is not JSON`)
   }

@@ -2,6 +2,7 @@ import type { Adapter } from '../adapters/adapter.ts'
 import { GatewayError } from '../errors.ts'
 import { type Exchange, mergeUsage } from '../exchange.ts'
 import {
+  binaryToUtf8,
   findMember,
   JsonDepthError,
   JsonSyntaxError,
@@ -155,7 +156,7 @@ export class ChunkRewriter {
 
   /** proxy-02 §4: before the first chunk the embedded status counts, afterwards there is one kind. */
   private inBandError(text: string): GatewayError | undefined {
-    const error = errorInside(this.options.adapter, text)
+    const error = errorInside(this.options.adapter, binaryToUtf8(text))
     if (!error || this.events === 0) return error
     const told = error.message.replace(/^upstream reported an error: /, '')
     return new GatewayError('upstream_in_band_error', cutMessage(`upstream reported an in-band stream error: ${told}`), {

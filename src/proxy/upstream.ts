@@ -14,7 +14,6 @@ import {
   isHeaderValue,
   maySet,
 } from '../wire/headers.ts'
-import { stringifyBinary } from '../wire/members.ts'
 import type { BodyOverrides } from './encode.ts'
 
 /** A provider key made ready for requests: nothing of this is computed again while its document stays the same. */
@@ -129,7 +128,7 @@ function bodyOverrides({ request, response }: ProviderKey): BodyOverrides | unde
     renames,
     temperatureMin,
     temperatureMax,
-    defaults: defaults.map(([key, given]) => [key, stringifyBinary(given)]),
+    defaults: defaults.map(([key, given]) => [key, JSON.stringify(given)]),
     flattensContent,
   }
 }

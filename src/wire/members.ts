@@ -1,10 +1,11 @@
 /**
  * A JSON object as its members in the order and the spelling they were sent in, so that one member can be changed and
- * everything else goes on byte for byte: `JSON.parse` and `JSON.stringify` would change numbers (9007199254740993, 1.0)
- * and cost more.
+ * everything else goes on character for character: `JSON.parse` and `JSON.stringify` would change numbers
+ * (9007199254740993, 1.0) and cost more.
  *
- * Text here is "binary" text: each character is one byte (latin1) of UTF-8. Slicing and joining it is lossless wherever
- * it is cut, and positions are byte positions. `utf8ToBinary` and `binaryToUtf8` convert.
+ * Whole bodies are text. Streams are cut anywhere, inside a character too, so their events are "binary" text: each
+ * character is one byte (latin1) of UTF-8, and slicing and joining is lossless. The functions here serve both; only what
+ * is compared with a name, and names are ASCII, is ever looked into. `utf8ToBinary` and `binaryToUtf8` convert.
  */
 export type Member = {
   /** The name, unescaped. */
@@ -158,7 +159,7 @@ export function readMembers(text: string, depth = 0): Member[] {
 
 function readKey(text: string, start: number, end: number): string {
   const inner = text.slice(start + 1, end - 1)
-  return inner.includes('\\') || NOT_ASCII.test(inner) ? parseKey(text.slice(start, end)) : inner
+  return inner.includes('\\') ? parseKey(text.slice(start, end)) : inner
 }
 
 /** The elements of the array that `text` is, as they were sent. */
@@ -181,7 +182,7 @@ export function readElements(text: string, depth = 0): string[] {
 
 function parseKey(rawKey: string): string {
   try {
-    const key: unknown = parseBinary(rawKey)
+    const key: unknown = JSON.parse(rawKey)
     return typeof key === 'string' ? key : rawKey
   } catch {
     throw new JsonSyntaxError('a member name has a bad escape')
@@ -197,7 +198,7 @@ export function findMember(members: readonly Member[], key: string): Member | un
 export function setMember(members: Member[], key: string, rawValue: string): void {
   const member = findMember(members, key)
   if (member) member.rawValue = rawValue
-  else members.push({ key, rawKey: utf8ToBinary(JSON.stringify(key)), rawValue })
+  else members.push({ key, rawKey: JSON.stringify(key), rawValue })
 }
 
 export function removeMember(members: Member[], key: string): void {
