@@ -155,6 +155,7 @@ function isParsable(text: string): boolean {
 }
 
 function check(endpoint: Endpoint, value: unknown): EndpointQuestion {
+  if (endpoint.isPlain(value)) return value
   const parsed = endpoint.schema.safeParse(value)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]

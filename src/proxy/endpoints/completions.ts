@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import type { Endpoint } from './endpoint.ts'
-import { model, stream, streamOptions } from './fields.ts'
+import { isPlainQuestion, model, stream, streamOptions } from './fields.ts'
 
 /** Source: OpenAI API reference, "Create completion" (legacy); contract proxy-03 §2. */
 const schema = z.looseObject({ model, stream, stream_options: streamOptions })
@@ -11,6 +11,7 @@ export const completions: Endpoint = {
   operation: 'completions',
   schema,
   keys: Object.keys(schema.shape),
+  isPlain: isPlainQuestion,
   answerMember: 'choices',
   alwaysSendsStream: false,
   hasCallId: false,

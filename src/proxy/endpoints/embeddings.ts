@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import type { Endpoint } from './endpoint.ts'
-import { model } from './fields.ts'
+import type { Endpoint, EndpointQuestion } from './endpoint.ts'
+import { isPlainQuestion, model } from './fields.ts'
 
 /** Source: OpenAI API reference, "Create embeddings"; contract proxy-03 §3. Token arrays and vendor members pass untouched. */
 const schema = z.looseObject({
@@ -14,6 +14,7 @@ export const embeddings: Endpoint = {
   operation: 'embeddings',
   schema,
   keys: Object.keys(schema.shape),
+  isPlain: (value): value is EndpointQuestion => isPlainQuestion(value) && typeof value.input === 'string',
   answerMember: 'data',
   alwaysSendsStream: false,
   hasCallId: false,

@@ -10,6 +10,11 @@ export type Endpoint = {
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
   schema: z.ZodType<EndpointQuestion>
   keys: readonly string[]
+  /**
+   * True only for values that `schema` accepts: the usual request is known to be good by a few comparisons, which cost
+   * 4 us less than the schema. Whatever this is not sure of, the schema decides and explains.
+   */
+  isPlain(value: unknown): value is EndpointQuestion
   /** The member without which a 2xx answer is no answer. */
   answerMember: 'choices' | 'data'
   /** True where `stream` always goes upstream, said or not (proxy-02 §2). */
