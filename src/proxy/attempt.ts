@@ -358,9 +358,9 @@ export class UpstreamStream {
   /** Why the stream ended badly, told once everything before it is delivered. */
   private failure: GatewayError | undefined
   isDone = false
-  private readonly onData = (data: string) => {
+  private readonly onData = (data: string, isTerminated = true) => {
     if (this.rewriter.isDone) return
-    const rewritten = this.rewriter.rewrite(data)
+    const rewritten = this.rewriter.rewrite(data, isTerminated)
     if (rewritten !== undefined) this.ready += `data: ${rewritten}\n\n`
   }
 
@@ -405,7 +405,7 @@ export class UpstreamStream {
     }
     try {
       if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
-      if (piece.done && !this.rewriter.isDone) this.events.end(this.onData)
+      if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
     } catch (error) {
       this.failure = this.open.explain(error)
       if (this.ready === '') throw this.failure

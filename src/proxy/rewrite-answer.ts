@@ -96,7 +96,9 @@ function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, tex
   }
   const body = findMember(members, endpoint.answerMember)
   if (!body?.rawValue.startsWith('[')) {
-    throw errorInside(adapter, text) ?? undecodable(`it has no \`${endpoint.answerMember}\``)
+    // A 2xx without it is undecodable whatever it says (spec, row 2); an error inside is told in words.
+    const told = errorInside(adapter, text)
+    throw undecodable(told ? told.message : `it has no \`${endpoint.answerMember}\``)
   }
   const model = stringOf(findMember(members, 'model'))
   const id = stringOf(findMember(members, 'id'))
@@ -145,17 +147,13 @@ export function errorInside(adapter: Adapter, text: string): GatewayError | unde
   if (!error) return undefined
   const embedded = error.code !== undefined && /^[45]\d\d$/.test(error.code) ? Number(error.code) : undefined
   const isCallers = embedded !== undefined && embedded < 500
-  return new GatewayError(
-    isCallers ? 'upstream_error' : 'upstream_in_band_error',
-    cutMessage(`upstream reported an error: ${error.message}`),
-    {
-      status: isCallers ? embedded : 502,
-      code: embedded === undefined ? error.code : undefined,
-      param: error.param,
-      upstreamStatus: embedded,
-      retry: isCallers ? 'no' : 'yes',
-    },
-  )
+  return new GatewayError('upstream_error', cutMessage(`upstream reported an error: ${error.message}`), {
+    status: isCallers ? embedded : 502,
+    code: embedded === undefined ? error.code : undefined,
+    param: error.param,
+    upstreamStatus: embedded,
+    retry: isCallers ? 'no' : 'yes',
+  })
 }
 
 /** proxy-01 §8: at most 1,024 bytes of an upstream's words, cut on a character boundary. */

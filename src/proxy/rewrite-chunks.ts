@@ -51,12 +51,14 @@ export class ChunkRewriter {
   }
 
   /**
+   * in: `isTerminated` is false for a last event without the blank line behind it: it may have been cut, behind an inner
+   * brace too, and is read to its end
    * returns: the event's new `data`, or undefined when the caller gets no such event
    * throws: upstream_in_band_error (or upstream_error with the embedded status), upstream_decode_error
    */
-  rewrite(data: string): string | undefined {
+  rewrite(data: string, isTerminated = true): string | undefined {
     const { prefix } = this
-    if (prefix !== '' && data.startsWith(prefix) && data.startsWith(',"choices":[{', prefix.length)) {
+    if (isTerminated && prefix !== '' && data.startsWith(prefix) && data.startsWith(',"choices":[{', prefix.length)) {
       const from = prefix.length
       if (
         data.charCodeAt(data.length - 1) === CLOSE_BRACE &&

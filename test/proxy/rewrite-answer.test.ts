@@ -243,3 +243,13 @@ test('an answer over 64 MiB is relayed whole and as it is', async () => {
   expect(bytes).toBe(mebibytes * piece.byteLength + head.length + tail.length)
   await gateway.idle()
 })
+
+test('an error object in a 2xx is 502 upstream_decode_error that tells its words', async () => {
+  expect(await relayed('{"error":{"message":"model is loading","code":400}}')).toMatchObject({
+    status: 502,
+    error: {
+      type: 'upstream_decode_error',
+      message: 'upstream returned an unparseable body: upstream reported an error: model is loading',
+    },
+  })
+})
