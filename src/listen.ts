@@ -247,6 +247,8 @@ function bind(
       idleTimeout: idleSecs,
       maxRequestBodySize: Number.POSITIVE_INFINITY,
       development: false,
+      // Outside development the runtime shares ports: a second gateway would take half of the connections in silence.
+      reusePort: false,
       error(error) {
         logStranger(log, 'request failed', error)
         return new Response(null, { status: 500, headers: { server: `AISIX/${VERSION}` } })

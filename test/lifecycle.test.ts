@@ -177,6 +177,15 @@ describe('a start that is refused', () => {
     expect(stderr).toContain(`proxy listener bind 127.0.0.1:${holder.port} failed: address already in use`)
   })
 
+  test('a port that another gateway has: 1, and that gateway goes on', async () => {
+    const gateway = await start()
+    writeConfig(`proxy: { addr: "${new URL(gateway.proxyUrl).host}" }\n`)
+    const { exit, stderr } = await aisix('--config', 'config.yaml')
+    expect(exit).toBe(1)
+    expect(stderr).toContain('failed: address already in use')
+    expect((await fetch(`${gateway.proxyUrl}/livez`)).status).toBe(200)
+  })
+
   test('a store that is damaged: 1, and not a byte of it is changed', async () => {
     const page = Buffer.alloc(8192, 0xa5)
     page.write('SQLite format 3\0', 0, 'latin1')
