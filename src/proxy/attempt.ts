@@ -1,11 +1,11 @@
-import { clientGone, GatewayError } from '../errors.ts'
+import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
 import type { Attempt, Exchange } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
 import { toBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
-import { type Dial, transportError } from './dial.ts'
+import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
@@ -17,6 +17,7 @@ import type { Target } from './route.ts'
 export const HELD_BYTES_MAX = 64 * 1024 * 1024
 /** Bytes of a failed answer's body that are read for its message. */
 const ERROR_BYTES_MAX = 64 * 1024
+const AT_ONCE_BYTES_MAX = 1_048_576
 
 export type Reader = { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>; cancel(): Promise<void> }
 
@@ -31,7 +32,6 @@ export type AttemptInput = {
   dial: Dial
   endpoint: Endpoint
   question: Question
-  target: Target
   /** Headers of the caller, for the operator's allow-list. */
   callerHeaders: Headers
   exchange: Exchange
@@ -89,7 +89,9 @@ export class OpenAttempt implements Expiring, Waiting {
 
   /** An error of reading or connecting in our words: ours where we ended it. */
   explain(error: unknown): GatewayError {
-    return this.reason ?? (error instanceof GatewayError ? error : transportError(error))
+    if (this.reason) return this.reason
+    // What the network did has a code; what has none is a mistake of ours, and must not pass for the upstream's.
+    return errorCode(error) === '' ? toGatewayError(error) : transportError(error)
   }
 }
 
@@ -101,8 +103,8 @@ export function timedOut(ms: number): GatewayError {
  * One try at one target: one fetch, one deadline.
  * throws: GatewayError, whose `retry` says whether another try may help
  */
-export async function attempt(input: AttemptInput): Promise<Answer> {
-  const { endpoint, question, target, exchange, caller } = input
+export async function attempt(input: AttemptInput, target: Target): Promise<Answer> {
+  const { endpoint, question, exchange, caller } = input
   const { upstream } = target
   const url = upstream.urls[endpoint.operation]
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
@@ -123,10 +125,10 @@ export async function attempt(input: AttemptInput): Promise<Answer> {
   try {
     open.arm(question.isStream ? target.streamTimeoutMs : target.timeoutMs)
     const asksUsage = question.isStream && !question.hasStreamOptions && upstream.asksUsage
-    const response = await send(input, url, open, asksUsage)
+    const response = await send(input, target, url, open, asksUsage)
     record.status = response.status
     if (!response.ok) {
-      const error = await failedAnswer(input, response)
+      const error = await failedAnswer(input, target, response)
       if (
         asksUsage &&
         (response.status === 400 || response.status === 422) &&
@@ -136,15 +138,24 @@ export async function attempt(input: AttemptInput): Promise<Answer> {
         upstream.asksUsage = false
         open.release()
         exchange.attempts.pop()
-        return await attempt(input)
+        return await attempt(input, target)
       }
       throw error
     }
-    const answer = question.isStream
-      ? await openStream(input, response, open, record)
-      : await wholeAnswer(input, response, open, record)
-    if (answer.kind === 'whole') open.release()
-    return answer
+    if (question.isStream) return await openStream(input, target, response, open, record)
+    const declared = response.headers.get('content-length')
+    // The usual answer is short and says so: it is read in one go.
+    const held =
+      declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX ? await response.text() : await readHeld(response, open)
+    if (typeof held !== 'string') return held
+    const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, held)
+    open.release()
+    record.providerRequestId = answer.id
+    record.providerModelVersion = answer.model
+    exchange.usage = answer.usage
+    exchange.finishReason = answer.finishReason
+    if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
+    return { kind: 'whole', body: answer.text }
   } catch (error) {
     const known = open.explain(error)
     record.errorKind = known.kind
@@ -157,8 +168,8 @@ export async function attempt(input: AttemptInput): Promise<Answer> {
   }
 }
 
-function send(input: AttemptInput, url: string, open: OpenAttempt, asksUsage: boolean): Promise<Response> {
-  const { endpoint, question, target, dial } = input
+function send(input: AttemptInput, target: Target, url: string, open: OpenAttempt, asksUsage: boolean): Promise<Response> {
+  const { endpoint, question, dial } = input
   const { upstream } = target
   return dial({
     url,
@@ -166,7 +177,7 @@ function send(input: AttemptInput, url: string, open: OpenAttempt, asksUsage: bo
     hostname: upstream.hostname,
     port: upstream.port,
     tls: upstream.tls,
-    headers: outboundHeaders(input),
+    headers: outboundHeaders(input, target),
     body: encodeQuestion(endpoint, question, target.upstreamModel, upstream.overrides, asksUsage),
     isStream: question.isStream,
     signal: open.signal,
@@ -175,7 +186,7 @@ function send(input: AttemptInput, url: string, open: OpenAttempt, asksUsage: bo
 }
 
 /** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
-function outboundHeaders({ target, exchange, question, callerHeaders }: AttemptInput): Record<string, string> {
+function outboundHeaders({ exchange, question, callerHeaders }: AttemptInput, target: Target): Record<string, string> {
   const { upstream } = target
   const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': exchange.requestId }
   if (question.isStream) headers.accept = 'text/event-stream'
@@ -208,7 +219,7 @@ function outboundHeaders({ target, exchange, question, callerHeaders }: AttemptI
 }
 
 /** What to tell of an answer that is no 2xx (proxy-01 §8, upstream-caused errors). */
-async function failedAnswer(input: AttemptInput, response: Response): Promise<GatewayError> {
+async function failedAnswer(input: AttemptInput, target: Target, response: Response): Promise<GatewayError> {
   const { status } = response
   const text = await readSome(response, ERROR_BYTES_MAX)
   if (status >= 300 && status < 400) {
@@ -217,7 +228,7 @@ async function failedAnswer(input: AttemptInput, response: Response): Promise<Ga
     })
   }
   if (status >= 400 && status < 500) {
-    const told = input.target.upstream.adapter.error(parsed(text))
+    const told = target.upstream.adapter.error(parsed(text))
     const retryAfter = response.headers.get('retry-after')
     return new GatewayError('upstream_error', cutMessage(told?.message ?? (text.trim() || `upstream returned ${status}`)), {
       status,
@@ -230,8 +241,8 @@ async function failedAnswer(input: AttemptInput, response: Response): Promise<Ga
   // The text of a 5xx may hold anything: the log has its beginning, the caller is told where to look.
   input.log.as('upstream').warn('upstream answered with an error', {
     request_id: input.exchange.requestId,
-    model: input.target.model,
-    provider_key: input.target.upstream.name,
+    model: target.model,
+    provider_key: target.upstream.name,
     status,
     body: cutMessage(text),
   })
@@ -282,42 +293,29 @@ function mediaType(response: Response): string {
   return (response.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
 }
 
-async function wholeAnswer(input: AttemptInput, response: Response, open: OpenAttempt, record: Attempt): Promise<Answer> {
-  const { endpoint, question, target, exchange } = input
-  const declared = Number(response.headers.get('content-length') ?? Number.NaN)
-  let text: string
-  if (declared <= 1_048_576) text = await response.text()
-  else {
-    const read = await readHeld(response)
-    if (read.rest) return { kind: 'large', held: read.pieces, reader: read.rest, attempt: open }
-    text = Buffer.concat(read.pieces).toString('utf8')
-  }
-  const answer = rewriteAnswer(endpoint, target.upstream.adapter, question.model, text)
-  record.providerRequestId = answer.id
-  record.providerModelVersion = answer.model
-  exchange.usage = answer.usage
-  exchange.finishReason = answer.finishReason
-  if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
-  return { kind: 'whole', body: answer.text }
-}
-
-/** A body of unknown length, held up to HELD_BYTES_MAX; `rest` when there is more. */
-async function readHeld(response: Response): Promise<{ pieces: Uint8Array[]; rest: Reader | undefined }> {
-  const pieces: Uint8Array[] = []
+/** A long body, or one of unknown length: its text, or what was read and the rest when it is too large to hold. */
+async function readHeld(response: Response, open: OpenAttempt): Promise<string | Extract<Answer, { kind: 'large' }>> {
   const reader = response.body?.getReader()
-  if (!reader) return { pieces, rest: undefined }
+  if (!reader) return ''
+  const pieces: Uint8Array[] = []
   let length = 0
   while (length <= HELD_BYTES_MAX) {
     const { done, value } = await reader.read()
-    if (done) return { pieces, rest: undefined }
+    if (done) return Buffer.concat(pieces, length).toString('utf8')
     pieces.push(value)
     length += value.byteLength
   }
-  return { pieces, rest: reader }
+  return { kind: 'large', held: pieces, reader, attempt: open }
 }
 
-async function openStream(input: AttemptInput, response: Response, open: OpenAttempt, record: Attempt): Promise<Answer> {
-  const { endpoint, question, target, exchange } = input
+async function openStream(
+  input: AttemptInput,
+  target: Target,
+  response: Response,
+  open: OpenAttempt,
+  record: Attempt,
+): Promise<Answer> {
+  const { endpoint, question, exchange } = input
   const { adapter } = target.upstream
   if (mediaType(response) !== 'text/event-stream') {
     const text = await readSome(response, ERROR_BYTES_MAX)
@@ -334,14 +332,7 @@ async function openStream(input: AttemptInput, response: Response, open: OpenAtt
     reasoningPath:
       endpoint.operation === 'chat' ? target.upstream.reasoningPath?.filter((name, at) => at > 0 || name !== 'delta') : undefined,
   }
-  const stream = new UpstreamStream(
-    reader,
-    new ChunkRewriter(options, exchange),
-    open,
-    target.streamTimeoutMs,
-    target.upstream.doneMarker,
-    input,
-  )
+  const stream = new UpstreamStream(reader, new ChunkRewriter(options, exchange), open, target, input)
   // The head of the answer is held until the first event: until then another try can still be made.
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
@@ -368,8 +359,7 @@ export class UpstreamStream {
     private readonly reader: Reader,
     private readonly rewriter: ChunkRewriter,
     private readonly open: OpenAttempt,
-    private readonly gapMs: number,
-    private readonly doneMarker: 'required' | 'optional' | 'none' | undefined,
+    private readonly target: Target,
     private readonly input: AttemptInput,
   ) {}
 
@@ -393,7 +383,7 @@ export class UpstreamStream {
   }
 
   private async readPiece(): Promise<void> {
-    this.open.arm(this.gapMs)
+    this.open.arm(this.target.streamTimeoutMs)
     let piece: { done: boolean; value?: Uint8Array | undefined }
     try {
       piece = await this.reader.read()
@@ -414,10 +404,10 @@ export class UpstreamStream {
     if (piece.done && !this.rewriter.isDone) {
       // A body that ends while we end it ourselves is no clean end.
       if (this.open.reason) throw this.open.reason
-      if (!this.rewriter.isDone && this.rewriter.events > 0 && this.doneMarker === 'required') {
+      if (!this.rewriter.isDone && this.rewriter.events > 0 && this.target.upstream.doneMarker === 'required') {
         this.input.log.as('upstream').warn('stream ended without [DONE]', {
           request_id: this.input.exchange.requestId,
-          provider_key: this.input.target.upstream.name,
+          provider_key: this.target.upstream.name,
         })
       }
     }

@@ -1,10 +1,10 @@
-import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
+import { clientGone, type GatewayError, toGatewayError } from '../errors.ts'
 import { type Answer, type AttemptInput, attempt } from './attempt.ts'
 import type { Caller } from './caller.ts'
 import type { Target } from './route.ts'
 
-export type DispatchInput = Omit<AttemptInput, 'target'> & {
-  targets: readonly Target[]
+export type DispatchInput = AttemptInput & {
+  target: Target
   random: () => number
   /** True once something went out to the caller: from then on nothing is tried again. */
   isCommitted: () => boolean
@@ -25,33 +25,44 @@ export function backoffMs(k: number, retryAfterSecs: number | undefined, random:
 }
 
 /**
- * Targets → the first good answer. The only place that tries again.
+ * Target → its first good answer. The only place that tries again.
  * throws: the last attempt's error, or client_disconnected
  */
-export async function dispatch(input: DispatchInput): Promise<Answer> {
-  const { targets, exchange, caller, random, isCommitted } = input
-  let failure: GatewayError | undefined
-  for (const target of targets) {
-    exchange.provider = target.provider
-    exchange.model = target.model
-    exchange.modelId = target.modelId
-    exchange.upstreamModel = target.upstreamModel
-    exchange.providerKeyId = target.upstream.id
-    exchange.providerKeyName = target.upstream.name
-    for (let tried = 1; ; tried += 1) {
-      try {
-        return await attempt({ ...input, target })
-      } catch (error) {
-        failure = toGatewayError(error)
-        failure.wasRetried = exchange.attempts.length > 1
-        if (caller.isGone || isCommitted() || tried > target.retries || !mayRetry(failure, target)) break
-        await pause(backoffMs(tried, failure.retryAfterSecs, random), caller)
-        if (caller.isGone) throw clientGone()
-        if (isCommitted()) break
-      }
+export function dispatch(input: DispatchInput): Promise<Answer> {
+  const { target } = input
+  aim(input, target)
+  return attempt(input, target).catch(error => tryAgain(input, error))
+}
+
+async function tryAgain(input: DispatchInput, error: unknown): Promise<Answer> {
+  const { target, exchange, caller, random, isCommitted } = input
+  let tried = 1
+  let failure = toGatewayError(error)
+  for (;;) {
+    failure.wasRetried = exchange.attempts.length > 1
+    if (caller.isGone || isCommitted()) throw failure
+    if (tried <= target.retries && mayRetry(failure, target)) {
+      await pause(backoffMs(tried, failure.retryAfterSecs, random), caller)
+      if (caller.isGone) throw clientGone()
+      if (isCommitted()) throw failure
+      tried += 1
+    } else throw failure
+    try {
+      return await attempt(input, target)
+    } catch (next) {
+      failure = toGatewayError(next)
     }
   }
-  throw failure ?? new GatewayError('internal_error', 'no target was tried')
+}
+
+/** The exchange speaks of the target that was tried last. */
+function aim({ exchange }: DispatchInput, target: Target): void {
+  exchange.provider = target.provider
+  exchange.model = target.model
+  exchange.modelId = target.modelId
+  exchange.upstreamModel = target.upstreamModel
+  exchange.providerKeyId = target.upstream.id
+  exchange.providerKeyName = target.upstream.name
 }
 
 function mayRetry(failure: GatewayError, target: Target): boolean {

@@ -27,10 +27,10 @@ type Compiled = { upstream: Upstream } | { problem: GatewayError }
 
 export type Router = {
   /**
-   * The targets of a model, in the order in which they are tried.
+   * The target of a model.
    * throws: invalid_upstream_config, provider_unavailable, invalid_upstream_credentials
    */
-  route(snapshot: Snapshot, model: ResolvedModel, caller: CallerKey): Target[]
+  route(snapshot: Snapshot, model: ResolvedModel, caller: CallerKey): Target
 }
 
 export function createRouter(config: Config['upstream'], tls: UpstreamTls): Router {
@@ -63,20 +63,18 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls): Rout
           `invalid upstream configuration: model "${value.display_name}" names a provider key that does not exist`,
         )
       }
-      return [
-        {
-          modelId: id,
-          model: value.display_name,
-          provider: value.provider,
-          upstreamModel,
-          upstream: upstreamOf(providerKey),
-          timeoutMs: value.timeout ?? config.timeout_ms,
-          streamTimeoutMs: streamTimeoutMs(value, config),
-          retries: value.retries ?? config.retries,
-          retriesTimeouts: value.retries !== undefined,
-          caller,
-        },
-      ]
+      return {
+        modelId: id,
+        model: value.display_name,
+        provider: value.provider,
+        upstreamModel,
+        upstream: upstreamOf(providerKey),
+        timeoutMs: value.timeout ?? config.timeout_ms,
+        streamTimeoutMs: streamTimeoutMs(value, config),
+        retries: value.retries ?? config.retries,
+        retriesTimeouts: value.retries !== undefined,
+        caller,
+      }
     },
   }
 }

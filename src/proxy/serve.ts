@@ -29,14 +29,14 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   exchange.model = model.entry.value.display_name
   exchange.modelId = model.entry.id
   exchange.provider = model.entry.value.provider
-  const targets = router.route(snapshot, model, callerKey)
+  const target = router.route(snapshot, model, callerKey)
   const caller = new Caller(request.signal)
   let isCommitted = false
   const answering = dispatch({
     dial,
     endpoint,
     question,
-    targets,
+    target,
     callerHeaders: request.headers,
     exchange,
     caller,
