@@ -90,8 +90,9 @@ export class OpenAttempt implements Expiring, Waiting {
   /** An error of reading or connecting in our words: ours where we ended it. */
   explain(error: unknown): GatewayError {
     if (this.reason) return this.reason
-    // What the network did has a code; what has none is a mistake of ours, and must not pass for the upstream's.
-    return errorCode(error) === '' ? toGatewayError(error) : transportError(error)
+    // What the network did has a code; what has none is a mistake of ours, and must not pass for the upstream's. An error
+    // in our words may have a code too: the one that the upstream told.
+    return error instanceof GatewayError || errorCode(error) === '' ? toGatewayError(error) : transportError(error)
   }
 }
 

@@ -151,7 +151,7 @@ const CAUSES: readonly [code: RegExp, words: string][] = [
   [/CERT|SELF_SIGNED|UNABLE_TO|ISSUER|HOSTNAME|ALTNAME|UNTRUSTED/i, 'certificate not trusted'],
   [/SSL|TLS|HANDSHAKE/i, 'TLS handshake failed'],
   [/^(?:ECONNRESET|ConnectionClosed|EPIPE|ECONNABORTED)$/, 'connection reset'],
-  [/Malformed|InvalidHTTP|HPE_|HTTP/i, 'the answer is not HTTP'],
+  [/Malformed|InvalidHTTP|HPE_|HTTP(?!s?:)/i, 'the answer is not HTTP'],
 ]
 
 /**
