@@ -1,5 +1,5 @@
 /** Starts ./aisix and the rig's processes for the tools, sets the gateway up over its admin API, and looks at it from outside. */
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
@@ -26,9 +26,14 @@ export type RunningGateway = Process & {
   admin(method: string, path: string, document?: unknown): Promise<{ status: number; body: Record<string, unknown> }>
 }
 
-/** A folder that the system cleans up in its own time; what is left in it after a failure helps to find out why. */
+/** A folder for this run, removed when it ends well: after a failure what is left in it helps to find out why. */
 export function scratchFolder(name: string): string {
-  return mkdtempSync(join(tmpdir(), `aisix-${name}-`))
+  const folder = mkdtempSync(join(tmpdir(), `aisix-${name}-`))
+  process.on('exit', status => {
+    if (status === 0) rmSync(folder, { recursive: true, force: true })
+    else console.error(`left for a look: ${folder}`)
+  })
+  return folder
 }
 
 export type StartOptions = {
