@@ -194,7 +194,6 @@ describe('a 2xx that is no answer is 502 upstream_decode_error', () => {
     ['no choices', '{"id":"x","model":"m"}'],
     ['choices that are no array', '{"choices":{}}'],
     ['an array', '[]'],
-    ['bytes that are not UTF-8', new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x7d])],
     ['an event stream', 'data: {"choices":[]}\n\n'],
     ['nesting without end', `{"choices":${'['.repeat(1_000)}`],
   ])('%s', async (_name, text) => {
@@ -203,6 +202,15 @@ describe('a 2xx that is no answer is 502 upstream_decode_error', () => {
     expect(error.type).toBe('upstream_decode_error')
     expect(String(error.message)).toStartWith('upstream returned an unparseable body: ')
     expect(told).not.toContain('secret-completion')
+  })
+
+  test('but a byte that is not UTF-8 loses itself alone, not the answer', async () => {
+    const text = Buffer.concat([
+      Buffer.from('{"choices":[{"message":{"content":"a'),
+      Buffer.from([0xff]),
+      Buffer.from('b"}}],"model":"m"}'),
+    ])
+    expect((await relayed(text)).body).toEqual({ choices: [{ message: { content: 'a\ufffdb' } }], model: ALIAS })
   })
 
   test('embeddings without data', async () => {
