@@ -63,6 +63,8 @@ function relayLarge(
         // The length or the last chunk is missing then: the caller's own client sees that the answer was cut.
         exchange.error = attempt.explain(error)
         exchange.status = exchange.error.status
+        // Its deadline would outlive it otherwise.
+        attempt.abort(exchange.error)
         logCause(gateway, exchange)
         settle(gateway, exchange)
         controller.error(exchange.error)

@@ -469,3 +469,38 @@ test('a caller that does not read holds the upstream back', async () => {
   expect(sent).toBeLessThan(limit)
   controller.abort()
 })
+
+describe('an answer too large to hold', () => {
+  const MEBIBYTE = Buffer.alloc(1024 * 1024, 'x')
+  /** Sends a little more than is held, and then does what a test wants. */
+  const large = (then: (connection: Connection) => unknown) => {
+    upstream.answer(async (_request, connection) => {
+      await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n')
+      for (let i = 0; i < 65 && !connection.isClosed(); i++) await connection.chunk(MEBIBYTE)
+      await then(connection)
+    })
+  }
+
+  test('that is cut upstream is cut for the caller, never ended as if it were whole', async () => {
+    const goOn = Promise.withResolvers<void>()
+    large(connection => goOn.promise.then(() => connection.reset()))
+    const response = await gateway.chat()
+    expect(response.status).toBe(200)
+    goOn.resolve()
+    await expect(response.bytes()).rejects.toThrow()
+    const line = await gateway.accessLine()
+    expect(line).toContain('status=502')
+    expect(line).toContain('error_kind="transport_error"')
+  })
+
+  test('is let go when the caller leaves', async () => {
+    large(connection => connection.stall())
+    const controller = new AbortController()
+    const response = await gateway.chat({}, {}, controller.signal)
+    const reader = response.body?.getReader()
+    await reader?.read()
+    controller.abort()
+    await upstream.whenCut(1)
+    expect(await gateway.accessLine()).toContain('status=499')
+  })
+})
