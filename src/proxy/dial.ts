@@ -64,10 +64,10 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     return origin
   }
 
-  /** `fetch` has no time limit for connecting: when no answer has come, one TCP connect tells a slow answer from no host. */
+  /** `fetch` has no time limit for connecting: when no answer has come, one connection tells a slow answer from no host. */
   const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number) => {
     if (origin.aliveAt >= startedAt || proxy !== undefined) return
-    origin.probe ??= canConnect(request.hostname, request.port, connectTimeoutMs).finally(() => {
+    origin.probe ??= canConnect(request, connectTimeoutMs).finally(() => {
       origin.probe = undefined
     })
     if (await origin.probe) origin.aliveAt = monotonic()
@@ -118,24 +118,36 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
   }
 }
 
-async function canConnect(hostname: string, port: number, timeoutMs: number): Promise<boolean> {
+/** Whether a connection can be had in time, the TLS handshake included; whose certificate it is does not matter here. */
+async function canConnect({ hostname, port, tls }: DialRequest, timeoutMs: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const timer = setTimeout(() => resolve(false), timeoutMs)
-  Bun.connect({
+  const connecting = Bun.connect({
     hostname,
     port,
+    ...(tls ? { tls: { rejectUnauthorized: false } } : {}),
     socket: {
-      open(socket) {
+      open() {
+        if (!tls) resolve(true)
+      },
+      handshake() {
         resolve(true)
-        socket.end()
       },
       data() {},
       error() {},
+      close() {
+        // A server that hangs up in the handshake answers: what is wrong, `fetch` will say.
+        resolve(true)
+      },
       connectError() {
         resolve(false)
       },
     },
-  }).catch(() => resolve(false))
+  })
+  connecting.then(
+    socket => promise.then(() => socket.terminate()),
+    () => resolve(false),
+  )
   try {
     return await promise
   } finally {
@@ -149,7 +161,7 @@ const CAUSES: readonly [code: RegExp, words: string][] = [
   [/^(?:EHOSTUNREACH|ENETUNREACH|EHOSTDOWN|ENETDOWN)$/, 'host unreachable'],
   [/^(?:ETIMEDOUT|ConnectionTimeout)$/, 'connection timed out'],
   [/CERT|SELF_SIGNED|UNABLE_TO|ISSUER|HOSTNAME|ALTNAME|UNTRUSTED/i, 'certificate not trusted'],
-  [/SSL|TLS|HANDSHAKE/i, 'TLS handshake failed'],
+  [/SSL|TLS|HANDSHAKE|^EPROTO$/i, 'TLS handshake failed'],
   [/^(?:ECONNRESET|ConnectionClosed|EPIPE|ECONNABORTED)$/, 'connection reset'],
   [/Malformed|InvalidHTTP|HPE_|HTTP(?!s?:)/i, 'the answer is not HTTP'],
 ]

@@ -147,7 +147,7 @@ describe('the time for connecting', () => {
     new Promise<Response>((_resolve, reject) => {
       init.signal.addEventListener('abort', () => reject(new Error('aborted')))
     })
-  const dialTo = (port: number, connectTimeoutMs: number) => {
+  const dialTo = (port: number, connectTimeoutMs: number, tls?: { rejectUnauthorized: boolean }) => {
     const controller = new AbortController()
     const unreachable: string[] = []
     const dial = createDialer({ fetch: silent, proxy: undefined, connectTimeoutMs, monotonic: () => performance.now() })
@@ -156,7 +156,7 @@ describe('the time for connecting', () => {
       origin: `http://127.0.0.1:${port}`,
       hostname: '127.0.0.1',
       port,
-      tls: undefined,
+      tls,
       headers: {},
       body: '',
       isStream: false,
@@ -176,6 +176,26 @@ describe('the time for connecting', () => {
     const { answer, unreachable } = dialTo(gone.port, 20)
     await expect(answer).rejects.toThrow('aborted')
     expect(unreachable).toEqual(['transport error: no connection within 20ms'])
+  })
+
+  test('over, and the host takes connections but no TLS handshake ends: a transport error', async () => {
+    const mute = await fakeUpstream()
+    mute.answer((_request, connection) => connection.stall())
+    const { answer, unreachable } = dialTo(mute.port, 50, { rejectUnauthorized: true })
+    await expect(answer).rejects.toThrow('aborted')
+    expect(unreachable).toEqual(['transport error: no connection within 50ms'])
+    mute.stop()
+  })
+
+  test('over, and a TLS handshake can be had: the answer is waited for', async () => {
+    const slow = await fakeUpstream({ tls: { cert: fixture('server.crt'), key: fixture('server.key') } })
+    const { answer, controller, unreachable } = dialTo(slow.port, 200, { rejectUnauthorized: true })
+    // Past the time for connecting and past that of the probe behind it.
+    await Bun.sleep(500)
+    expect(unreachable).toEqual([])
+    controller.abort()
+    await expect(answer).rejects.toThrow('aborted')
+    slow.stop()
   })
 
   test('over, and the host takes connections: the answer is waited for', async () => {
@@ -198,6 +218,7 @@ test.each([
   [{ code: 'ERR_TLS_CERT_ALTNAME_INVALID' }, 'certificate not trusted'],
   [{ code: 'CERT_HAS_EXPIRED' }, 'certificate not trusted'],
   [{ code: 'ECONNRESET' }, 'connection reset'],
+  [{ code: 'EPROTO' }, 'TLS handshake failed'],
   [{ code: 'SOMETHING_NEW' }, 'connection failed'],
   [undefined, 'connection failed'],
 ])('a transport error %p is told as "%s"', (given, expected) => {
