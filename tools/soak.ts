@@ -111,7 +111,8 @@ async function disk(): Promise<string> {
   try {
     const locked = await lockedStore(upstream)
     const full = await fullDisk(upstream)
-    return `${locked}; ${full}`
+    const readOnly = await readOnlyWhileRunning(upstream)
+    return `${locked}; ${full}; ${readOnly}`
   } finally {
     await upstream.stop()
   }
@@ -145,6 +146,35 @@ async function lockedStore(upstream: Upstream): Promise<string> {
   }
 }
 
+/**
+ * A disk that turns read-only under a running gateway, as ext4 does by itself when it meets an error: it is told to meet one.
+ * A remount would not do: the kernel refuses it while files are open for writing.
+ */
+async function readOnlyWhileRunning(upstream: Upstream): Promise<string> {
+  const folder = scratchFolder('soak-readonly')
+  const place = join(folder, 'disk')
+  const image = join(folder, 'disk.img')
+  mkdirSync(place)
+  writeFileSync(image, Buffer.alloc(32 * 1024 * 1024))
+  const run = (...command: string[]) => Bun.spawnSync(command, { stdout: 'pipe', stderr: 'ignore' })
+  const mounted = run('mkfs.ext4', '-q', image).success && run('mount', '-o', 'loop,errors=remount-ro', image, place).success
+  if (!mounted) return 'read-only while running: skipped, no ext4 image can be mounted here (it takes root and a loop device)'
+  try {
+    const device = run('findmnt', '-no', 'SOURCE', place).stdout.toString().trim().replace('/dev/', '')
+    const gateway = await startGateway({ folder, storePath: 'disk/aisix.db' })
+    try {
+      await setUp(gateway, { ...TARGET, apiBase: `${upstream.url}/v1` })
+      writeFileSync(`/sys/fs/ext4/${device}/trigger_fs_error`, '1')
+      const reason = await refusedWrite(gateway, 'on-a-read-only-disk')
+      return `read-only while running: 500 "${reason.replaceAll(place, 'DISK')}", callers served`
+    } finally {
+      await gateway.stop()
+    }
+  } finally {
+    run('umount', '-l', place)
+  }
+}
+
 async function fullDisk(upstream: Upstream): Promise<string> {
   const folder = scratchFolder('soak-disk')
   const place = join(folder, 'disk')
@@ -173,7 +203,7 @@ async function fullDisk(upstream: Upstream): Promise<string> {
   }
 }
 
-/** The kernel refuses to make a disk read-only under files that are open for writing, so this is met at the start. */
+/** A store on a disk that is read-only from the start: nothing could be kept, so nothing is started. */
 async function readOnlyDisk(folder: string, place: string): Promise<string> {
   const remounted = Bun.spawnSync(['mount', '-o', 'remount,ro', place])
   if (!remounted.success) return 'read-only disk: skipped, it cannot be remounted here'
