@@ -1,5 +1,6 @@
 /** Certificates and keys that the configuration names: read and checked once, at the start. */
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto'
+import { parseCertificates } from '../lib/pem.ts'
 import { type ReadFile, readProblem } from './file.ts'
 import type { Config } from './schema.ts'
 
@@ -77,19 +78,14 @@ function readPem(file: string, name: string, readFile: ReadFile): string {
   }
 }
 
-const CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g
-
-/** Every certificate of a bundle: one that cannot be read would be missed only when a connection fails. */
 function readCertificates(pem: string, name: string): X509Certificate[] {
-  const blocks = pem.match(CERTIFICATE) ?? []
-  if (blocks.length === 0) throw new TlsFault(`${name} holds no PEM certificate (-----BEGIN CERTIFICATE-----)`)
-  return blocks.map((block, i) => {
-    try {
-      return new X509Certificate(block)
-    } catch {
-      throw new TlsFault(`certificate ${i + 1} in ${name} is damaged`)
-    }
-  })
+  const read = parseCertificates(pem)
+  if ('certificates' in read) return read.certificates
+  throw new TlsFault(
+    read.problem === 'damaged'
+      ? `certificate ${read.number} in ${name} is damaged`
+      : `${name} holds no PEM certificate (-----BEGIN CERTIFICATE-----)`,
+  )
 }
 
 function readKey(pem: string, name: string): KeyObject {

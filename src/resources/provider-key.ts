@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { adapterNames } from '../adapters/names.ts'
+import { parseCertificates } from '../lib/pem.ts'
 import { defaulted, optional, text } from './fields.ts'
 
 /** Inbound headers that a passthrough route does not forward, unless the provider key says otherwise. */
@@ -13,11 +14,33 @@ function checkApiBase(value: string): string | undefined {
   const trimmed = value.trim()
   if (trimmed === '') return undefined
   if (!/^https?:\/\//i.test(trimmed)) return 'must start with http:// or https://, as in http://10.0.0.5:8000/v1'
+  // The URL parser repairs all of these in silence: of `http:///v1` it makes the host v1.
+  if (/[\s\\\u0000-\u001f\u007f]/.test(trimmed)) return 'must not hold blanks, control characters or backslashes'
+  if (/^https?:\/\/(\/|$)/i.test(trimmed)) return 'must name a host behind http:// or https://, as in http://10.0.0.5:8000/v1'
   const url = URL.parse(trimmed)
   if (!url) return 'must be a URL such as http://10.0.0.5:8000/v1'
   if (url.username !== '' || url.password !== '') return 'must not carry user info; put the credential into `secret`'
   if (/[?#]/.test(trimmed)) return 'must not carry a query or a fragment'
+  if (url.port === '0') return 'must not name port 0, which nothing listens on; name the port of the server'
   return undefined
+}
+
+/** Certificates and nothing else: what is pasted beside them, a private key perhaps, would show in every read. */
+function checkCertificates(value: string): string | undefined {
+  const read = parseCertificates(value, { alone: true })
+  if ('certificates' in read) return undefined
+  if (read.problem === 'damaged') return `certificate ${read.number} is damaged`
+  return read.problem === 'none'
+    ? 'holds no PEM certificate (-----BEGIN CERTIFICATE-----)'
+    : 'holds something other than certificates: leave in only the blocks of certificates, and no private key'
+}
+
+/** A string with a rule of its own: `problem` returns what is wrong with a value, without the value, or undefined. */
+function checked(problem: (value: string) => string | undefined) {
+  return z.string().superRefine((value, context) => {
+    const message = problem(value)
+    if (message !== undefined) context.addIssue({ code: 'custom', message })
+  })
 }
 
 export const requestOverrides = z
@@ -76,12 +99,9 @@ export const ProviderKey = z
     api_key: optional(text())
       .describe('Other spelling of `secret`, which it reads as.')
       .meta({ writeOnly: true, 'x-alias-of': 'secret' }),
-    api_base: optional(
-      z.string().superRefine((value, context) => {
-        const problem = checkApiBase(value)
-        if (problem) context.addIssue({ code: 'custom', message: problem })
-      }),
-    ).describe('Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.'),
+    api_base: optional(checked(checkApiBase)).describe(
+      'Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.',
+    ),
     strip_headers: defaulted(z.array(z.string()), STRIP_HEADERS)
       .transform(names => [...new Set(names.map(name => name.trim().toLowerCase()).filter(name => name !== ''))])
       .describe('Inbound headers that passthrough routes do not forward.'),
@@ -89,7 +109,7 @@ export const ProviderKey = z
     response: optional(responseOverrides),
     tls: optional(
       z.strictObject({
-        ca_cert: optional(text()).describe(
+        ca_cert: optional(checked(checkCertificates)).describe(
           'PEM text, one or more certificates, trusted for this endpoint besides the usual roots.',
         ),
         verify: defaulted(z.boolean(), true).describe('`false` accepts any certificate; only for tests.'),

@@ -1,8 +1,12 @@
 import { describe, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { apiKey, messageOf, model, openAdmin, providerKey } from './harness.ts'
 
 /** A value that stands where a credential could have been pasted; no message may repeat it. */
 const PASTED = 'sk-pasted-by-mistake'
+
+const CERTIFICATE = readFileSync(join(import.meta.dir, '../fixtures/tls/server.crt'), 'utf8')
 
 async function refusal(path: string, document: unknown): Promise<string> {
   const admin = openAdmin()
@@ -45,6 +49,32 @@ describe('provider keys', () => {
       'an api_base with a fragment',
       { api_base: `http://host/v1#${PASTED}` },
       'schema validation failed at /api_base: must not carry a query or a fragment',
+    ],
+    [
+      'an api_base without a host',
+      { api_base: 'http:///v1' },
+      'schema validation failed at /api_base: must name a host behind http:// or https://',
+    ],
+    ['an api_base with port 0', { api_base: 'http://h:0/v1' }, 'schema validation failed at /api_base: must not name port 0'],
+    [
+      'an api_base with a line break, which the URL parser would drop',
+      { api_base: 'http://h/\nv1' },
+      'schema validation failed at /api_base: must not hold blanks, control characters or backslashes',
+    ],
+    [
+      'an authority that is no certificate',
+      { tls: { ca_cert: PASTED } },
+      'schema validation failed at /tls/ca_cert: holds no PEM certificate',
+    ],
+    [
+      'an authority that is damaged',
+      { tls: { ca_cert: `${CERTIFICATE}${CERTIFICATE.replace(/\n.{20}/, '\nAAAA')}` } },
+      'schema validation failed at /tls/ca_cert: certificate 2 is damaged',
+    ],
+    [
+      'a private key beside the authority',
+      { tls: { ca_cert: `${CERTIFICATE}-----BEGIN PRIVATE KEY-----\n${PASTED}\n-----END PRIVATE KEY-----\n` } },
+      'schema validation failed at /tls/ca_cert: holds something other than certificates',
     ],
     ['a long label', { provider: 'x'.repeat(65) }, 'schema validation failed at /provider: must be at most 64 characters long'],
     ['an unknown member', { secrt: PASTED }, 'unknown field `secrt` (did you mean `secret`?), expected one of `display_name`'],
