@@ -87,7 +87,8 @@ function changedKeys(tree: Tree, rows: readonly string[]): string[] {
   // A section may be open to keys that the schema does not name; they have no default.
   const open = rows.flatMap(row => {
     const section = valueAt(tree, row.split('.'))
-    return isTree(section) ? Object.keys(section).map(key => `${row}.${key}`) : []
+    const given = isTree(section) ? Object.keys(section).filter(key => section[key] !== undefined) : []
+    return given.map(key => `${row}.${key}`)
   })
   const isUnnamed = (path: string) => !listKeys().has(path) && !listSections().has(path)
   return [...known.map(key => key.path), ...open.filter(isUnnamed)]

@@ -58,7 +58,7 @@ export function readProblem(error: unknown): string {
 }
 
 /**
- * The values of a YAML or JSON file, by its extension. `null` counts as not given.
+ * The values of a YAML or JSON file, by its extension. `null` counts as not given: the key is there, its value undefined.
  * throws: ConfigError when there is no tree to speak of: unreadable, too large, not text, not well-formed, not a mapping
  */
 export function readConfigFile(path: string, env: Environment, readFile: ReadFile): ConfigFile {
@@ -194,11 +194,11 @@ class Walk {
       seen.add(key.value)
       // Within an alias the place of use says more than the place of the anchor, which may serve many.
       if (this.aliasDepth === 0) this.locate(member, offset)
-      const read = value === null ? undefined : this.value(value, member)
-      if (read !== undefined && read !== null) tree[key.value] = read
+      // A key without value counts as not given, and has to be there all the same: the schema refuses unknown ones.
+      tree[key.value] = (value === null ? undefined : this.value(value, member)) ?? undefined
     }
     for (const other of merged) {
-      for (const key of Object.keys(other)) if (!(key in tree)) tree[key] = other[key]
+      for (const key of Object.keys(other)) tree[key] ??= other[key]
     }
     return tree
   }

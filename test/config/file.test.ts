@@ -74,6 +74,28 @@ describe('keys', () => {
     expect(config.proxy.request_body_limit_bytes).toBe(0)
     expect(config.store.path).toEndWith('aisix.db')
   })
+
+  test.each([
+    ['a section', 'observabillity:\n', '4:1: observabillity: unknown key; did you mean observability?'],
+    ['a key of a section', 'store: {pathh: }\n', '4:9: store.pathh: unknown key; did you mean store.path?'],
+    ['a key with a null', 'store:\n  pathh: ~\n', '5:3: store.pathh: unknown key; did you mean store.path?'],
+    [
+      'a key deep inside',
+      'upstream: {tls: {verfy: null}}\n',
+      '4:18: upstream.tls.verfy: unknown key; did you mean upstream.tls.verify?',
+    ],
+    ['a key of an open section', 'managed: {enabld: }\n', '4:11: managed.enabld: unknown key; did you mean managed.enabled?'],
+    ['a key behind an alias', 'etcd: {tls: &t {caa: }}\n', '4:17: etcd.tls.caa: unknown key'],
+  ])('%s without value that is unknown stops the start like any other', (_case, text, problem) => {
+    expect(problems(MINIMAL + text)).toEqual([expect.stringContaining(`config.yaml:${problem}`)])
+  })
+
+  test('a null beside a merge key leaves the merged value, and an open section is not told of keys without value', () => {
+    const text = 'upstream:\n  <<: {retries: 7}\n  retries: ~\nmanaged: {cp_url: }\n'
+    const { config, warnings } = load(MINIMAL + text)
+    expect(config.upstream.retries).toBe(7)
+    expect(warnings.join()).not.toContain('managed')
+  })
 })
 
 describe('what is well-formed works', () => {
@@ -190,6 +212,11 @@ describe('JSON', () => {
   test('a key that occurs twice is an error, and << is a key', () => {
     expect(json('{"proxy": {},\n"proxy": {}}')).toEqual([expect.stringMatching(/^config.json:2:1: .*proxy/)])
     expect(json('{"<<": {}}').join('\n')).toContain('config.json:1:2: <<: unknown key')
+  })
+
+  test('an unknown key with null stops the start, a known one counts as not given', () => {
+    const text = '{"proxy": {"addr": "127.0.0.1:0"}, "admin": {"enabled": false},\n"fooo": null, "store": null}'
+    expect(json(text)).toEqual([expect.stringContaining('config.json:2:1: fooo: unknown key')])
   })
 
   test('another kind of value is no configuration', () => {
