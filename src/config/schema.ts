@@ -5,30 +5,15 @@
 import { z } from 'zod'
 import { parseSocketAddress } from '../lib/address.ts'
 import { parseCidr } from '../lib/cidr.ts'
+import { CREDENTIAL_HEADERS, isHeaderName } from '../lib/headers.ts'
 import { parseFilter } from '../lib/log.ts'
 import { count, text } from '../resources/fields.ts'
 
 /** Seconds that are still a valid timer once they are milliseconds. */
 const seconds = () => z.int().min(0).max(2_147_483)
 
-/** Characters of an HTTP field name. Source: RFC 9110 §5.6.2, `token`. */
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-
 /** Headers that carry a credential, a signature or routing: they must not become an id that is logged and sent on. */
-export const REQUEST_ID_HEADERS_REFUSED = [
-  'authorization',
-  'x-api-key',
-  'x-goog-api-key',
-  'api-key',
-  'x-amz-security-token',
-  'x-amz-date',
-  'x-amz-content-sha256',
-  'proxy-authorization',
-  'cookie',
-  'host',
-  'traceparent',
-  'tracestate',
-]
+export const REQUEST_ID_HEADERS_REFUSED = [...CREDENTIAL_HEADERS, 'host', 'traceparent', 'tracestate']
 
 /** A string with a rule of its own: `problem` returns what was expected, or undefined. */
 function checked(problem: (value: string) => string | undefined) {
@@ -57,9 +42,9 @@ const network = () =>
   )
 
 const headerName = () =>
-  checked(value => (TOKEN.test(value) ? undefined : 'expected the name of an HTTP header, such as "x-forwarded-for"')).overwrite(
-    name => name.toLowerCase(),
-  )
+  checked(value =>
+    isHeaderName(value) ? undefined : 'expected the name of an HTTP header, such as "x-forwarded-for"',
+  ).overwrite(name => name.toLowerCase())
 
 const requestIdHeader = () =>
   headerName().superRefine((name, context) => {

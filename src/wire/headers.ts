@@ -1,4 +1,7 @@
 /** Rules for headers, both ways. Source: proxy-01 §6, proxy-04 §2. */
+import { CREDENTIAL_HEADERS, isHeaderName, isHeaderValue } from '../lib/headers.ts'
+
+export { isHeaderName, isHeaderValue }
 
 /** A request id that may be taken over: 1 to 256 bytes of visible ASCII. */
 export function isUsableRequestId(value: string): boolean {
@@ -7,15 +10,7 @@ export function isUsableRequestId(value: string): boolean {
 
 /** Never set or forwarded, whatever an operator's lists say: credentials, and what the transport owns. */
 const NEVER = new Set([
-  'authorization',
-  'x-api-key',
-  'x-goog-api-key',
-  'api-key',
-  'x-amz-security-token',
-  'x-amz-date',
-  'x-amz-content-sha256',
-  'proxy-authorization',
-  'cookie',
+  ...CREDENTIAL_HEADERS,
   'host',
   'accept-encoding',
   'connection',
@@ -41,15 +36,6 @@ export function maySet(name: string): boolean {
 export function mayForward(name: string): boolean {
   const lower = name.toLowerCase()
   return !NEVER.has(lower) && !NEVER_FORWARDED.has(lower) && !lower.startsWith('x-aisix-') && !lower.startsWith('x-stainless-')
-}
-
-export function isHeaderName(name: string): boolean {
-  return /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)
-}
-
-/** A value that can stand in a header: visible ASCII, spaces and tabs. */
-export function isHeaderValue(value: string): boolean {
-  return /^[\t\x20-\x7e\x80-\xff]*$/.test(value)
 }
 
 export type HeaderVariables = Record<string, string | undefined>
