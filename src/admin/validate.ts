@@ -11,6 +11,11 @@ import { REGISTRY } from './schema.ts'
 /** More problems than these are counted, not listed. */
 const PROBLEMS_MAX = 20
 
+const MISSING = 'is required'
+
+/** Unknown members of one object that are named. */
+const UNKNOWN_SHOWN_MAX = 20
+
 /** Members that make a model a kind of its own, and what such models are called. */
 const VIRTUAL_MODELS: Record<string, string> = { routing: 'routing', ensemble: 'ensemble', semantic: 'semantic' }
 
@@ -20,34 +25,43 @@ const VIRTUAL_MODELS: Record<string, string> = { routing: 'routing', ensemble: '
  * source: control-admin-api §3
  */
 export function validate<K extends Kind>(kind: K, document: JsonObject): Resource[K] {
-  const { unsupported, name } = REGISTRY[kind]
+  const { unsupported, name, refusals } = REGISTRY[kind]
   const supported: JsonObject = {}
   const problems: string[] = []
+  let isVirtual = false
   for (const [member, value] of Object.entries(document)) {
     if (!unsupported.includes(member)) supported[member] = value
     // `null` means that the member is absent, here as anywhere.
     else if (value !== null) {
       const virtual = kind === 'models' ? VIRTUAL_MODELS[member] : undefined
-      // Without the member the document is judged as a direct model, which is not what its author wrote.
-      if (virtual !== undefined)
-        throw new AdminError(400, `${virtual} models are not supported by this version: leave out \`${member}\``)
-      problems.push(`\`${member}\` is not supported by this version: leave it out`)
+      if (virtual !== undefined) isVirtual = true
+      problems.push(
+        virtual === undefined
+          ? `\`${member}\` is not supported by this version: leave it out`
+          : `${virtual} models are not supported by this version: leave out \`${member}\``,
+      )
     }
   }
   const result = parse(kind, supported)
-  if ('value' in result) {
-    if (problems.length === 0) return result.value
-  } else {
-    for (const issue of result.issues) problems.push(describe(kind, name, issue))
+  const issues = 'issues' in result ? result.issues : []
+  for (const issue of issues) {
+    // Without the member the document is judged as a direct model, which is not what its author wrote.
+    if (!(isVirtual && issue.message === MISSING)) problems.push(describe(kind, name, issue))
   }
+  problems.push(...(refusals?.(supported) ?? []).map(({ path, message }) => failedAt(path, message)))
+  if ('value' in result && problems.length === 0) return result.value
   const shown = problems.slice(0, PROBLEMS_MAX)
   if (problems.length > shown.length) shown.push(`and ${problems.length - shown.length} more`)
   throw new AdminError(400, shown.join('; '))
 }
 
+function failedAt(path: readonly PropertyKey[], message: string): string {
+  return `schema validation failed at ${jsonPointer(path)}: ${message}`
+}
+
 function describe(kind: Kind, name: string, issue: z.core.$ZodIssue): string {
   const isUnknownMember = issue.code === 'unrecognized_keys'
-  const place = `schema validation failed at ${jsonPointer(issue.path)}: ${issue.message}`
+  const place = failedAt(issue.path, issue.message)
   // Clients look for this beginning on API keys alone, where members of hosted deployments are sent most often.
   if (kind !== 'api_keys') return place
   if (isUnknownMember && issue.path.length === 0) return `malformed ${name} payload: ${issue.message}`
@@ -82,12 +96,12 @@ function parse<K extends Kind>(kind: K, document: JsonObject): Parsed<Resource[K
 const wording: z.core.$ZodErrorMap = issue => {
   switch (issue.code) {
     case 'invalid_type':
-      if (issue.input === undefined) return 'is required'
+      if (issue.input === undefined) return MISSING
       if (issue.expected === 'int' && typeof issue.input === 'number') return 'must be a whole number'
       return `must be ${TYPES[issue.expected] ?? issue.expected}, not ${nameOfType(issue.input)}`
     case 'unrecognized_keys': {
       const names = issue.inst instanceof z.ZodObject ? Object.keys(issue.inst.shape) : []
-      return issue.keys.map(key => unknownMember(key, names)).join(', ')
+      return unknownMembers(issue.keys, names)
     }
     case 'invalid_value':
       return `must be one of ${issue.values.map(value => JSON.stringify(value)).join(', ')}`
@@ -115,10 +129,15 @@ const TYPES: Record<string, string> = {
   record: 'an object',
 }
 
-function unknownMember(name: string, known: readonly string[]): string {
-  const meant = nearest(name, known)
-  const hint = meant === undefined ? '' : ` (did you mean \`${meant}\`?)`
-  return `unknown field \`${printable(name)}\`${hint}, expected one of ${known.map(each => `\`${each}\``).join(', ')}`
+/** One sentence for all of an object: the list of what is known is told once. */
+function unknownMembers(given: readonly string[], known: readonly string[]): string {
+  const names = given.slice(0, UNKNOWN_SHOWN_MAX).map(name => {
+    const meant = nearest(name, known)
+    return `\`${printable(name)}\`${meant === undefined ? '' : ` (did you mean \`${meant}\`?)`}`
+  })
+  if (given.length > names.length) names.push(`and ${given.length - names.length} more`)
+  const expected = known.map(each => `\`${each}\``).join(', ')
+  return `unknown ${given.length === 1 ? 'field' : 'field(s):'} ${names.join(', ')}, expected one of ${expected}`
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

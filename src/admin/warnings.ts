@@ -1,8 +1,10 @@
 import { adapterOf } from '../adapters/index.ts'
+import { parseCidr } from '../lib/cidr.ts'
 import type { Kind, Resource } from '../resources/index.ts'
-import type { ProviderKey } from '../resources/provider-key.ts'
+import { HEADER_VARIABLES, type ProviderKey } from '../resources/provider-key.ts'
 import type { Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
+import { maySet } from '../wire/headers.ts'
 import { allDangling, type Dangling, danglingOf } from './references.ts'
 
 /** Longest value of the header; what goes beyond is counted. */
@@ -56,8 +58,13 @@ function tellLeftBehind({ kind, id, name, field, missing }: Dangling): string {
 
 const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
   provider_keys: warningsOfProviderKey,
-  models: ({ display_name }) =>
-    display_name.split('*').length > 2 ? ['display_name has more than one *, so no request matches it'] : [],
+  models: ({ display_name, allowed_cidrs = [] }) => {
+    const warnings = allowed_cidrs
+      .filter(entry => parseCidr(entry) === undefined)
+      .map(entry => `allowed_cidrs entry "${entry}" is no network or address such as 10.0.0.0/8, so it lets nobody in`)
+    if (display_name.split('*').length > 2) warnings.unshift('display_name has more than one *, so no request matches it')
+    return warnings
+  },
   api_keys: ({ allowed_models }) => {
     const warnings = allowed_models
       .filter(name => name.split('*').length > 2)
@@ -67,7 +74,24 @@ const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
   },
 }
 
-function warningsOfProviderKey({ provider, adapter, api_base = '' }: ProviderKey): string[] {
+function warningsOfProviderKey(value: ProviderKey): string[] {
+  return [...warningsOfAddress(value), ...Object.entries(value.request?.default_headers ?? {}).flatMap(warningsOfHeader)]
+}
+
+function warningsOfHeader([name, template]: [string, string]): string[] {
+  if (!maySet(name)) return [`default_headers: ${name} belongs to the gateway or carries a credential, so it is never set`]
+  const known: readonly string[] = HEADER_VARIABLES
+  const unknown = [...template.matchAll(/\$\{([^}]*)\}/g)]
+    .map(([, variable = '']) => variable)
+    .filter(each => !known.includes(each))
+  // Only what looks like a variable is repeated; anything else may be a part of a credential.
+  return [...new Set(unknown)].map(variable => {
+    const shown = /^[a-z_.]{1,40}$/.test(variable) ? `\${${variable}}` : 'a variable'
+    return `default_headers: ${name} names ${shown}, which does not exist, so the header is left out; there are ${known.join(', ')}`
+  })
+}
+
+function warningsOfAddress({ provider, adapter, api_base = '' }: ProviderKey): string[] {
   const warnings: string[] = []
   const isPinned = provider === 'openai' || provider === 'anthropic'
   if (isPinned && adapter !== undefined && adapter !== provider) {

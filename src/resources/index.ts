@@ -5,7 +5,7 @@
 import type { z } from 'zod'
 import { ApiKey } from './api-key.ts'
 import { Model } from './model.ts'
-import { ProviderKey } from './provider-key.ts'
+import { ProviderKey, type Refusal, refusalsOfProviderKey } from './provider-key.ts'
 
 export type ResourceKind = {
   /** Name of the schema in messages and in OpenAPI. */
@@ -22,6 +22,8 @@ export type ResourceKind = {
    * because a limit or a rule that is accepted and not enforced is worse than none.
    */
   unsupported: readonly string[]
+  /** Rules for writes alone, which stored documents are not held to. in: the document as it was submitted */
+  refusals?: (document: Readonly<Record<string, unknown>>) => Refusal[]
 }
 
 export const RESOURCES = {
@@ -32,6 +34,7 @@ export const RESOURCES = {
     tag: 'Provider Keys',
     unique: 'display_name',
     unsupported: [],
+    refusals: refusalsOfProviderKey,
   },
   models: {
     name: 'Model',

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { adapterNames } from '../adapters/names.ts'
+import { isHeaderName, isHeaderValue } from '../lib/headers.ts'
 import { parseCertificates } from '../lib/pem.ts'
 import { defaulted, optional, text } from './fields.ts'
 
@@ -35,13 +36,28 @@ function checkCertificates(value: string): string | undefined {
     : 'holds something other than certificates: leave in only the blocks of certificates, and no private key'
 }
 
-/** A string with a rule of its own: `problem` returns what is wrong with a value, without the value, or undefined. */
-function checked(problem: (value: string) => string | undefined) {
-  return z.string().superRefine((value, context) => {
-    const message = problem(value)
-    if (message !== undefined) context.addIssue({ code: 'custom', message })
-  })
+/** Blanks around a credential are never meant; one of blanks alone is left as it is, for the rule against it to see. */
+const trimmed = (value: string) => value.trim() || value
+
+function checkSecret(value: string): string | undefined {
+  const secret = value.trim()
+  if (secret === '') return value === '' ? undefined : 'must not be blank (a placeholder where the server needs no key)'
+  if (/^[\x20-\x7e\xa0-\xff]+$/.test(secret)) return undefined
+  return 'must hold only characters that a header can carry: no line breaks, no control characters, nothing beyond Latin-1'
 }
+
+/** Variables of header templates. Source: proxy-04 §2. */
+export const HEADER_VARIABLES = [
+  'request.id',
+  'request.api_key.id',
+  'request.api_key.name',
+  'request.api_key.team_id',
+  'request.api_key.user_id',
+  'model.id',
+  'model.name',
+  'provider_key.id',
+  'provider_key.name',
+] as const
 
 export const requestOverrides = z
   .strictObject({
@@ -54,9 +70,9 @@ export const requestOverrides = z
         temperature_max: optional(z.number()).describe('A higher `temperature` is lowered to this.'),
       }),
     ).describe('Bounds that numbers in the request are clamped to.'),
-    default_headers: defaulted(z.record(text(), z.string()), {})
+    default_headers: defaulted(z.record(text(), z.string().overwrite(trimmed)), {})
       .describe(
-        'Headers added to the upstream request. Values may hold `${request.id}`, `${request.api_key.id}`, `.name`, `.team_id`, `.user_id`, `${model.id}`, `${model.name}`, `${provider_key.id}`, `${provider_key.name}`; a header with an empty variable is left out.',
+        `Headers added to the upstream request. Values may hold ${HEADER_VARIABLES.map(name => `\`\${${name}}\``).join(', ')}; a header with an empty variable is left out.`,
       )
       .meta({ writeOnly: true }),
     forward_client_headers: defaulted(z.array(text()), []).describe(
@@ -91,17 +107,20 @@ export const ProviderKey = z
       'Free label for the vendor or server, such as `vllm`. Only `openai` and `anthropic` choose a dialect.',
     ),
     adapter: optional(z.enum(adapterNames)).describe('Dialect the upstream speaks.'),
-    secret: optional(text())
+    secret: optional(text().overwrite(trimmed))
       .describe(
         'Upstream credential, sent as the bearer token. A placeholder where the server needs none. Exactly one of `secret` and `api_key`.',
       )
       .meta({ writeOnly: true }),
-    api_key: optional(text())
+    api_key: optional(text().overwrite(trimmed))
       .describe('Other spelling of `secret`, which it reads as.')
       .meta({ writeOnly: true, 'x-alias-of': 'secret' }),
-    api_base: optional(checked(checkApiBase)).describe(
-      'Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.',
-    ),
+    api_base: optional(
+      z.string().superRefine((value, context) => {
+        const problem = checkApiBase(value)
+        if (problem) context.addIssue({ code: 'custom', message: problem })
+      }),
+    ).describe('Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.'),
     strip_headers: defaulted(z.array(z.string()), STRIP_HEADERS)
       .transform(names => [...new Set(names.map(name => name.trim().toLowerCase()).filter(name => name !== ''))])
       .describe('Inbound headers that passthrough routes do not forward.'),
@@ -109,8 +128,8 @@ export const ProviderKey = z
     response: optional(responseOverrides),
     tls: optional(
       z.strictObject({
-        ca_cert: optional(checked(checkCertificates)).describe(
-          'PEM text, one or more certificates, trusted for this endpoint besides the usual roots.',
+        ca_cert: optional(text()).describe(
+          'PEM text, one or more certificates and nothing else, trusted for this endpoint besides the usual roots.',
         ),
         verify: defaulted(z.boolean(), true).describe('`false` accepts any certificate; only for tests.'),
       }),
@@ -126,13 +145,22 @@ export const ProviderKey = z
       { featured: false },
     ).describe('Labels copied into usage records.'),
   })
-  .superRefine((value, context) => {
-    if (value.secret !== undefined && value.api_key !== undefined) {
-      context.addIssue({ code: 'custom', path: ['api_key'], message: 'duplicate field: give `secret` or `api_key`, not both' })
-    } else if (value.secret === undefined && value.api_key === undefined) {
-      context.addIssue({ code: 'custom', path: ['secret'], message: 'is required (a placeholder where the server needs no key)' })
-    }
-  })
+  .superRefine(
+    (value, context) => {
+      const isGiven = (credential: unknown) => credential !== undefined && credential !== null
+      if (isGiven(value.secret) && isGiven(value.api_key)) {
+        context.addIssue({ code: 'custom', path: ['api_key'], message: 'duplicate field: give `secret` or `api_key`, not both' })
+      } else if (!isGiven(value.secret) && !isGiven(value.api_key)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['secret'],
+          message: 'is required (a placeholder where the server needs no key)',
+        })
+      }
+    },
+    // Also when other members are wrong: an operator should hear of everything at once.
+    { when: ({ value }) => isRecord(value) },
+  )
   .transform(({ api_key, ...value }) => ({ ...value, secret: value.secret ?? api_key ?? '' }))
   .meta({
     id: 'ProviderKey',
@@ -148,3 +176,45 @@ export const ProviderKey = z
   })
 
 export type ProviderKey = z.output<typeof ProviderKey>
+
+/** What a rule of writing finds: where, and what is wrong, without the value. */
+export type Refusal = { path: string[]; message: string }
+
+/**
+ * What a written provider key must not hold beyond the rules of the schema: what no request could send, and what a read
+ * would show. Stored documents are not held to it: a row of before goes on serving, and requests tell what is wrong with it.
+ * in: the document as it was submitted, whether the schema takes it or not, so that all problems are told at once
+ */
+export function refusalsOfProviderKey(document: Readonly<Record<string, unknown>>): Refusal[] {
+  const refusals: Refusal[] = []
+  const check = (path: string[], value: unknown, problem: (value: string) => string | undefined) => {
+    const message = typeof value === 'string' ? problem(value) : undefined
+    if (message !== undefined) refusals.push({ path, message })
+  }
+  check(['secret'], document.secret, checkSecret)
+  check(['api_key'], document.api_key, checkSecret)
+  const { request, tls } = document
+  const headers = isRecord(request) && isRecord(request.default_headers) ? Object.entries(request.default_headers) : []
+  const place = ['request', 'default_headers']
+  // Such a name is not told: it may be a whole header line, with its credential.
+  if (headers.some(([name]) => name !== '' && !isHeaderName(name))) {
+    refusals.push({
+      path: place,
+      message: "the name of a header has only letters, digits and -_.!#$%&'*+^`|~, and its value stands apart from it",
+    })
+  }
+  for (const [name, value] of headers) {
+    if (!isHeaderName(name)) continue
+    check([...place, name], value, each =>
+      isHeaderValue(each)
+        ? undefined
+        : 'must hold only characters that a header can carry: no line breaks, no control characters, nothing beyond Latin-1',
+    )
+  }
+  if (isRecord(tls)) check(['tls', 'ca_cert'], tls.ca_cert, value => (value === '' ? undefined : checkCertificates(value)))
+  return refusals
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -70,6 +70,15 @@ describe('a document that is read, changed and put back', () => {
     expect(stored(admin, id)?.request?.default_headers).toEqual({ 'x-zone': 'zone-secret', 'x-new': 'v' })
   })
 
+  test('between blanks keeps what is stored just the same, and blanks around a credential are not kept', async () => {
+    const admin = openAdmin()
+    const { id } = await written(admin, withHeaders(HEADERS))
+    expect((await put(admin, id, withHeaders({ 'x-zone': ' ***\t' }, { secret: '\t*** \n' }))).status).toBe(200)
+    expect(stored(admin, id)).toMatchObject({ secret: SECRET, request: { default_headers: { 'x-zone': 'zone-secret' } } })
+    await put(admin, id, providerKey({ secret: ' sk-second\n' }))
+    expect(stored(admin, id)?.secret).toBe('sk-second')
+  })
+
   test('takes a new credential', async () => {
     const admin = openAdmin()
     const { id } = await written(admin, providerKey())

@@ -76,6 +76,48 @@ describe('provider keys', () => {
       { tls: { ca_cert: `${CERTIFICATE}-----BEGIN PRIVATE KEY-----\n${PASTED}\n-----END PRIVATE KEY-----\n` } },
       'schema validation failed at /tls/ca_cert: holds something other than certificates',
     ],
+    ['a credential of blanks', { secret: ' \t ' }, 'schema validation failed at /secret: must not be blank'],
+    ['a credential with a NUL', { secret: `${PASTED}\u0000x` }, 'schema validation failed at /secret: must hold only characters'],
+    [
+      'a credential with a line break',
+      { secret: `${PASTED}\nx` },
+      'schema validation failed at /secret: must hold only characters',
+    ],
+    [
+      'a credential beyond Latin-1',
+      { secret: `${PASTED}日本` },
+      'schema validation failed at /secret: must hold only characters',
+    ],
+    [
+      'the other spelling with a control character',
+      { secret: undefined, api_key: `${PASTED}\u007f` },
+      'schema validation failed at /api_key: must hold only characters',
+    ],
+    [
+      'the mask between blanks on creation',
+      { secret: ' *** ' },
+      'schema validation failed at /secret: *** keeps a stored value, and here is none',
+    ],
+    [
+      'the mask between blanks in a header',
+      { request: { default_headers: { 'x-a': ' *** ' } } },
+      'schema validation failed at /request/default_headers/x-a: *** keeps a stored value, and here is none',
+    ],
+    [
+      'a header line in place of a name',
+      { request: { default_headers: { [`Authorization: Bearer ${PASTED}`]: 'x' } } },
+      'schema validation failed at /request/default_headers: the name of a header has only letters, digits',
+    ],
+    [
+      'a header value with a line break at its end',
+      { request: { default_headers: { 'x-a': `${PASTED}\n` } } },
+      'schema validation failed at /request/default_headers/x-a: must hold only characters',
+    ],
+    [
+      'a header value beyond Latin-1',
+      { request: { default_headers: { 'x-a': `${PASTED}€` } } },
+      'schema validation failed at /request/default_headers/x-a: must hold only characters',
+    ],
     ['a long label', { provider: 'x'.repeat(65) }, 'schema validation failed at /provider: must be at most 64 characters long'],
     ['an unknown member', { secrt: PASTED }, 'unknown field `secrt` (did you mean `secret`?), expected one of `display_name`'],
     [
@@ -209,8 +251,8 @@ describe('messages', () => {
       'failed at /display_name: is required',
       'failed at /provider: must be a string',
       'unknown field `adaptr`',
-      'unknown field `zz`',
-      'unknown field `yy`',
+      'failed at /response: unknown field(s): `zz`, `yy`, expected one of `stream_done_marker`',
+      'failed at /secret: is required',
     ]
     for (const each of expected) expect(message).toContain(each)
     const alone = await refusal('provider_keys', { display_name: 'a', adaptr: 'openai' })
@@ -219,10 +261,47 @@ describe('messages', () => {
     )
   })
 
+  test('name members of later versions together with what else is wrong', async () => {
+    const message = await refusal('models', model('pk', { rate_limit: { rpm: 1 }, cooldown: {}, retries: -1, modelname: PASTED }))
+    expect(message.split('; ')).toEqual([
+      '`rate_limit` is not supported by this version: leave it out',
+      '`cooldown` is not supported by this version: leave it out',
+      expect.stringContaining('unknown field `modelname` (did you mean `model_name`?), expected one of'),
+      'schema validation failed at /retries: must be at least 0',
+    ])
+    const group = await refusal('models', { display_name: 'g', routing: {}, rate_limit: {}, timout: 1, retries: -1 })
+    expect(group.split('; ')).toEqual([
+      'routing models are not supported by this version: leave out `routing`',
+      '`rate_limit` is not supported by this version: leave it out',
+      expect.stringContaining('unknown field `timout`'),
+      'schema validation failed at /retries: must be at least 0',
+    ])
+  })
+
+  test('name several unknown members of one object in one sentence, the known ones once', async () => {
+    const message = await refusal('apikeys', apiKey({ max_budget_usd: 5, disable: true }))
+    expect(message).toBe(
+      'malformed ApiKey payload: unknown field(s): `max_budget_usd`, `disable` (did you mean `disabled`?), expected one of `key_hash`, `allowed_models`, `display_name`, `expires_at`, `disabled`, `team_id`, `user_id`, `user_name`',
+    )
+    const many = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`zz${i}`, 1]))
+    expect(await refusal('apikeys', apiKey(many))).toContain('`zz19`, and 30 more, expected one of')
+  })
+
+  test('tell the rules of writes together with those of the schema', async () => {
+    const request = { default_headers: { 'x-a': `${PASTED}\r\nx-b: 1` } }
+    const message = await refusal(
+      'provider_keys',
+      providerKey({ provider: 5, secret: `${PASTED}\u0000`, request, tls: { ca_cert: PASTED } }),
+    )
+    for (const place of ['/provider', '/secret', '/request/default_headers/x-a', '/tls/ca_cert']) {
+      expect(message).toContain(`schema validation failed at ${place}: `)
+    }
+  })
+
   test('escape control characters of member names and cut long ones', async () => {
     const message = await refusal('models', model('pk', { 'a\u0000\n': 1, ['n'.repeat(1000)]: 2 }))
-    expect(message).toContain('unknown field `a\\u0000\\u000a`')
-    expect(message).toContain(`unknown field \`${'n'.repeat(255)}…\``)
+    expect(message).toContain('unknown field(s): `a\\u0000\\u000a`, ')
+    expect(message).toContain(`, \`${'n'.repeat(255)}…\`, expected one of`)
   })
 
   test('list twenty problems and count the rest', async () => {

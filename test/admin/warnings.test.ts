@@ -75,6 +75,23 @@ describe('references', () => {
   })
 })
 
+const headers = (default_headers: Record<string, string>) => ({ request: { default_headers } })
+
+describe('models', () => {
+  test('an entry of allowed_cidrs that is no network is accepted, and named', async () => {
+    const admin = openAdmin()
+    const key = entryOf(await admin.call('POST', '/admin/v1/provider_keys', providerKey()))
+    const answer = await admin.call(
+      'POST',
+      '/admin/v1/models',
+      model(key.id, { allowed_cidrs: ['10.0.0.0/8', '10.0.0.0/33', '::1'] }),
+    )
+    expect(warningOf(answer)).toBe(
+      'allowed_cidrs entry "10.0.0.0/33" is no network or address such as 10.0.0.0/8, so it lets nobody in',
+    )
+  })
+})
+
 describe('provider keys', () => {
   const cases: [string, Record<string, unknown>, string | null][] = [
     ['the guide', {}, null],
@@ -89,6 +106,19 @@ describe('provider keys', () => {
     ['a full endpoint with a slash', { api_base: 'http://10.0.0.5:8000/v1/chat/completions/' }, '"/chat/completions" is cut off'],
     ['no path', { api_base: 'http://10.0.0.5:8000' }, 'api_base has no path'],
     ['a slash alone', { api_base: 'http://10.0.0.5:8000/' }, 'api_base has no path'],
+    ['headers that are set', headers({ 'X-Team': 'a', 'user-agent': '${model.name}/${request.api_key.team_id}' }), null],
+    [
+      'a header that is never set',
+      headers({ Authorization: 'Bearer x' }),
+      'default_headers: Authorization belongs to the gateway',
+    ],
+    ['a header of the transport', headers({ 'content-length': '1' }), 'default_headers: content-length belongs to the gateway'],
+    ['an unknown variable', headers({ 'x-a': '${nope}' }), 'default_headers: x-a names ${nope}, which does not exist'],
+    [
+      'what may be no variable',
+      headers({ 'x-a': '${sk-HIDDEN}' }),
+      'default_headers: x-a names a variable, which does not exist',
+    ],
     ['a slash at the end', { api_base: 'http://10.0.0.5:8000/v1/' }, null],
   ]
   test.each(cases)('%s', async (_name, more, expected) => {
