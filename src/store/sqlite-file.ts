@@ -2,9 +2,11 @@ import { constants, Database, SQLiteError } from 'bun:sqlite'
 import {
   accessSync,
   closeSync,
+  fstatSync,
   fsyncSync,
   constants as modes,
   openSync,
+  readlinkSync,
   readSync,
   realpathSync,
   statSync,
@@ -18,12 +20,18 @@ import type { Actor } from './store.ts'
 /** The store cannot be opened. The message says what is wrong, where, and what to do; nothing was changed on the disk. */
 export class StoreOpenError extends Error {}
 
-/** What is open is no longer the store: another file is at the path, or none, or the open one has another schema. */
+/**
+ * Why an open file is no longer the store. `moved`: another file is at the path, or none. `log`: the file is there, its
+ * write-ahead log or the index of that is another one or none. `overwritten`: the file is there and was written to by
+ * something that is not SQLite, as `cp` and `truncate` do. `schema`: another program gave it another schema.
+ */
+export type Displacement = 'moved' | 'log' | 'overwritten' | 'schema'
+
+/** What is open is no longer the store. The message says what happened and what to do. */
 export class Displaced extends Error {
   constructor(
     message: string,
-    /** True when the open file is still at the path. */
-    readonly isInPlace: boolean,
+    readonly how: Displacement,
     options?: ErrorOptions,
   ) {
     super(message, options)
@@ -105,7 +113,6 @@ export function openStoreFile(path: string, { create, busyMs }: { create: boolea
 }
 
 function connect(db: Database, path: string, identity: string | undefined) {
-  const logPath = `${realpathSync(path)}-wal`
   const selectRows = db.prepare<Row, []>('SELECT kind, id, document, revision FROM resources ORDER BY rowid')
   const selectRevision = db.prepare<{ value: unknown }, []>("SELECT value FROM meta WHERE key = 'revision'")
   const selectDataVersion = db.prepare<{ data_version: number }, []>('PRAGMA data_version')
@@ -135,7 +142,9 @@ function connect(db: Database, path: string, identity: string | undefined) {
     forgetChanges,
   ]
   let dataVersion: number | undefined
-  let logIdentity: string | undefined
+  const { ownLog, ownIndex } = openLog(realpathSync(path))
+  // Of the file as `openStoreFile` left it: from here on every change that SQLite makes is visible in the index.
+  let written = writtenState(path, ownIndex.file)
 
   const revision = () => {
     const value = selectRevision.get()?.value
@@ -145,30 +154,32 @@ function connect(db: Database, path: string, identity: string | undefined) {
   const close = () => {
     for (const statement of statements) statement.finalize()
     db.close()
+    // Not before: closing a file takes away every lock that this process has on it, SQLite's too.
+    ownLog.close()
+    ownIndex.close()
   }
+  const hasLog = () => fstatSync(ownLog.file).size > 0
   const emptyLog = () => {
+    if (!hasLog()) return
     try {
       db.run('PRAGMA wal_checkpoint(TRUNCATE)')
     } catch (error) {
       // What stays in the log is as durable as the file itself: whoever opens the file next reads it.
       if (!(error instanceof SQLiteError)) throw error
     }
+    // Our own checkpoint must not hide what others do to the file before the next look.
+    written = writtenState(path, ownIndex.file)
   }
 
   return {
-    /** throws: Displaced when the path leads nowhere, or to another file than the one that is open */
-    assertInPlace(): void {
-      let now: string | undefined
-      try {
-        now = identify(path)
-      } catch (error) {
-        throw new Displaced(`the store file ${path} cannot be looked at: ${reasonOf(error)}`, false, { cause: error })
-      }
-      if (now === identity) return
-      const what =
-        now === undefined ? `there is no ${path}; put it back, or restore a backup there` : `${path} is another file now`
-      throw new Displaced(`the store file was replaced or removed: ${what}`, false)
-    },
+    assertInPlace,
+
+    /**
+     * Moves what the write-ahead log holds into the file, unless another process is in the way. Done soon after each
+     * commit, so that a log which is deleted, or a backup which is copied over the file alone, finds nothing in the log
+     * that could be lost or mixed with the backup.
+     */
+    emptyLog,
 
     /** Whether another connection has committed since `load`. */
     hasChanged: () => selectDataVersion.get()?.data_version !== dataVersion,
@@ -185,10 +196,9 @@ function connect(db: Database, path: string, identity: string | undefined) {
         // A restore brings the version of the file it came from.
         const { user_version } = one<{ user_version: number }>(db, 'PRAGMA user_version')
         if (user_version !== SCHEMA_VERSION)
-          throw new Displaced(`the store ${path} was given another schema by another program`, true)
+          throw new Displaced(`the store ${path} was given another schema by another program`, 'schema')
         const loaded = { revision: revision(), rows: selectRows.all() }
         dataVersion = selectDataVersion.get()?.data_version
-        logIdentity = identify(logPath)
         return loaded
       } finally {
         if (isOwn && db.inTransaction) db.run('COMMIT')
@@ -229,27 +239,119 @@ function connect(db: Database, path: string, identity: string | undefined) {
       return revision()
     },
 
-    /**
-     * Lets go of a file that is no longer at the path. What the write-ahead log holds is moved into that file first: the
-     * log stays behind at the path, and SQLite would replay it over whatever file is put there.
-     * out: false while the log could not be emptied because another process reads the old file; nothing was closed then
-     */
-    abandon(): boolean {
-      emptyLog()
-      const log = statSync(logPath, { bigint: true, throwIfNoEntry: false })
-      if (log && log.size > 0n && `${log.dev}:${log.ino}` === logIdentity) return false
-      close()
-      return true
-    },
+    abandon,
 
     close,
 
     /** Empties the write-ahead log into the file, as far as other processes let it, and closes. */
     finish(): void {
-      emptyLog()
-      close()
+      try {
+        assertInPlace()
+        emptyLog()
+        close()
+      } catch (error) {
+        if (!(error instanceof Displaced)) throw error
+        // What cannot be let go of safely ends with the process, which writes nothing.
+        abandon(error.how)
+      }
     },
   }
+
+  /** throws: Displaced when the path leads elsewhere, or when others than SQLite have touched what is there */
+  function assertInPlace(): void {
+    try {
+      const now = identify(path)
+      if (now !== identity) {
+        const what =
+          now === undefined ? `there is no ${path}; put it back, or restore a backup there` : `${path} is another file now`
+        throw new Displaced(`the store file was replaced or removed: ${what}`, 'moved')
+      }
+      const state = writtenState(path, ownIndex.file)
+      if (state?.isEmpty || (written && state && state.file !== written.file && state.checkpoint === written.checkpoint)) {
+        throw new Displaced(
+          `the store file ${path} was written over by another program; restore with the gateway stopped`,
+          'overwritten',
+        )
+      }
+      written = state
+      for (const { place, id } of [ownLog, ownIndex]) {
+        const beside = identify(place)
+        if (beside === id) continue
+        const what = beside === undefined ? 'removed' : 'replaced'
+        throw new Displaced(`the file ${place} of the open store was ${what}; leave it alone while the gateway runs`, 'log')
+      }
+    } catch (error) {
+      if (error instanceof Displaced) throw error
+      throw new Displaced(`the store file ${path} cannot be looked at: ${reasonOf(error)}`, 'moved', { cause: error })
+    }
+  }
+
+  /**
+   * Lets go of a displaced file, so that what is at the path now can be opened. What the log holds is moved into the file
+   * first where that is the file it belongs to: nothing that was acknowledged is lost, and a log that stays behind would
+   * be replayed over whatever is put at the path.
+   * out: undefined when it was closed; else why it could not be, and nothing was closed then
+   */
+  function abandon(how: Displacement): string | undefined {
+    const logNow = statSync(ownLog.place, { bigint: true, throwIfNoEntry: false })
+    const isOurs = logNow !== undefined && `${logNow.dev}:${logNow.ino}` === ownLog.id
+    if (how === 'overwritten' || (how === 'log' && !isOurs && (logNow?.size ?? 0n) > 0n)) {
+      // Closing would write our log into what is someone else's content by now.
+      if (hasLog()) {
+        return `and another process kept its log from being emptied; stop the gateway and that process, remove ${ownLog.place} and ${ownIndex.place}, and restore a backup`
+      }
+    } else if (how !== 'schema') {
+      emptyLog()
+      if (hasLog() && (isOurs || how === 'log')) {
+        return 'and another process still reads the log of the old one, which lies beside it; stop that process first'
+      }
+    }
+    // SQLite removes the log by its name when it closes: a log that was put there since is not its own.
+    if (logNow !== undefined && !isOurs) db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1)
+    close()
+    return undefined
+  }
+}
+
+/** The log of an open database and its index. Both exist by now, and are held to be looked at when their names are gone. */
+function openLog(realPath: string) {
+  const ownLog = openBeside(`${realPath}-wal`)
+  try {
+    return { ownLog, ownIndex: openBeside(`${realPath}-shm`) }
+  } catch (error) {
+    ownLog.close()
+    throw error
+  }
+}
+
+/** A file beside the database, held open for reading. */
+function openBeside(place: string) {
+  const file = openSync(place, 'r')
+  const { dev, ino } = fstatSync(file, { bigint: true })
+  return { place, file, id: `${dev}:${ino}`, close: () => closeSync(file) }
+}
+
+type WrittenState = { file: string; checkpoint: string; isEmpty: boolean }
+
+/**
+ * When and how long the file was last written, and how far SQLite's checkpoints, which alone write to it, have come. A
+ * file that changed while its checkpoint did not was written by something else.
+ * out: undefined while a checkpoint is under way, when nothing can be told
+ * source: sqlite.org/walformat.html, "WAL-Index Header": salts at 32, nBackfill at 96, nBackfillAttempted at 128, which
+ * is raised before the file is written
+ */
+function writtenState(path: string, index: number): WrittenState | undefined {
+  const checkpoint = () => {
+    const head = Buffer.alloc(132)
+    readSync(index, head, 0, head.length, 0)
+    const done = head.readUInt32LE(96)
+    return done === head.readUInt32LE(128) ? `${head.toString('hex', 32, 40)}:${done}` : undefined
+  }
+  const before = checkpoint()
+  const { size, mtimeNs } = statSync(path, { bigint: true })
+  return before !== undefined && before === checkpoint()
+    ? { file: `${size}:${mtimeNs}`, checkpoint: before, isEmpty: size === 0n }
+    : undefined
 }
 
 /** True when the file was created here. The parent directory must exist; the mode does not depend on the umask. */
@@ -281,7 +383,23 @@ function prepareFile(path: string, create: boolean): boolean {
     }
     return true
   } catch (error) {
+    const target = codeOf(error) === 'EEXIST' ? linkTarget(path) : undefined
+    if (target !== undefined) {
+      throw new StoreOpenError(
+        `the store path ${path} is a symbolic link to nothing: there is no ${target}; create that file, or remove the link`,
+        { cause: error },
+      )
+    }
     throw new StoreOpenError(`the store ${path} cannot be created: ${reasonOf(error)}`, { cause: error })
+  }
+}
+
+/** Where a symbolic link leads; undefined when there is no link at the path. */
+function linkTarget(path: string): string | undefined {
+  try {
+    return resolve(dirname(path), readlinkSync(path))
+  } catch {
+    return undefined
   }
 }
 

@@ -114,13 +114,11 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
     try {
       open.assertInPlace()
       if (open.hasChanged()) load(open)
+      open.emptyLog()
     } catch (error) {
       if (!(error instanceof Displaced)) throw error
-      if (error.isInPlace) open.close()
-      else if (!open.abandon()) {
-        const words = 'and another process still reads the log of the old one, which lies beside it; stop that process first'
-        throw new Displaced(`${error.message}, ${words}`, false)
-      }
+      const obstacle = open.abandon(error.how)
+      if (obstacle !== undefined) throw new Displaced(`${error.message}, ${obstacle}`, error.how)
       log.warn(error.message)
       file = undefined
     }
@@ -184,6 +182,7 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
     }
     // SQLite writes into a file without a name as gladly as into any other.
     open.assertInPlace()
+    open.emptyLog()
     confirmedAt = clock.now()
     return plan.apply(revision)
   }

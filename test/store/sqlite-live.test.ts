@@ -9,14 +9,17 @@ import {
   renameSync,
   rmSync,
   statSync,
+  truncateSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { silentLog } from '../../src/lib/log.ts'
 import { explain } from '../../src/store/sqlite-file.ts'
 import { NameTaken, type Store, StoreUnavailable } from '../../src/store/store.ts'
 import { actor, model, providerKey, testClock } from './documents.ts'
 import { putRow, type Scratch, scratch } from './scratch.ts'
+import { endWriters, writer } from './writer.ts'
 
 const CHILD = join(import.meta.dir, 'writer-child.ts')
 const aliases = (store: Store) => [...store.snapshot.models.keys()]
@@ -35,7 +38,10 @@ describe('a live store file', () => {
   beforeEach(() => {
     place = scratch()
   })
-  afterEach(() => place.clean())
+  afterEach(async () => {
+    await endWriters()
+    await place.clean()
+  })
 
   describe('changed by another process', () => {
     test('rows that are added, changed and removed are served after the next look, in the order of their rowids', async () => {
@@ -271,8 +277,13 @@ describe('a live store file', () => {
     test('a file put in its place by rename is served after the next look, and not mixed with the old log', async () => {
       const copy = await backup(['theirs-1', 'theirs-2'])
       const store = place.open()
+      // A reader keeps the log from being emptied.
+      const reader = place.other()
+      reader.run('BEGIN')
+      reader.query('SELECT count(*) FROM resources').all()
       for (let index = 0; index < 30; index++) await store.create('models', model(`ours-${index}`), actor)
       expect(statSync(`${place.path}-wal`).size).toBeGreaterThan(0)
+      reader.close()
       renameSync(copy, place.path)
       store.refresh()
       expect(aliases(store)).toEqual(['theirs-1', 'theirs-2'])
@@ -373,6 +384,154 @@ describe('a live store file', () => {
       expect(store.status).toMatchObject({ connected: false, problem: expect.stringContaining('does not exist') })
       expect(aliases(store)).toEqual(['m'])
       expect(await refusalOf(store.create('models', model('n'), actor))).toContain('does not exist')
+    })
+
+    test('a log that is deleted under the open store: a write is refused once, and nothing that was acknowledged is lost', async () => {
+      for (const suffix of ['-wal', '-shm']) {
+        const store = place.open()
+        const name = suffix.slice(1)
+        await store.create('models', model(`${name}-before`), actor)
+        unlinkSync(place.path + suffix)
+        expect(await refusalOf(store.create('models', model(`${name}-refused`), actor))).toContain(
+          `${suffix} of the open store was removed; leave it alone while the gateway runs`,
+        )
+        expect(store.status).toMatchObject({ connected: true, problem: undefined })
+        await store.create('models', model(`${name}-after`), actor)
+        await store.close()
+        expect(existsSync(place.path + suffix)).toBe(false)
+      }
+      expect(aliases(place.open())).toEqual(['wal-before', 'wal-after', 'shm-before', 'shm-after'])
+    })
+
+    test('a log that is deleted while it holds rows, because another process reads: the rows are saved into the file', async () => {
+      const child = await writer(place.path)
+      const reader = place.other()
+      reader.run('BEGIN')
+      reader.query('SELECT count(*) FROM resources').all()
+      expect(await child.tell('create a')).toMatchObject({ id: expect.any(String) })
+      expect(statSync(`${place.path}-wal`).size).toBeGreaterThan(0)
+      unlinkSync(`${place.path}-wal`)
+      expect(await child.tell('create b')).toMatchObject({
+        refused: expect.stringContaining('-wal of the open store was removed'),
+      })
+      expect(await child.tell('status')).toMatchObject({
+        connected: 'false',
+        problem: expect.stringContaining('stop that process first'),
+        aliases: 'a',
+      })
+      reader.close()
+      expect(await child.tell('status')).toMatchObject({ connected: 'true', aliases: 'a' })
+      await child.kill()
+      expect(aliases(place.open())).toEqual(['a'])
+    })
+
+    test('a log deleted in the middle of a write: the write is refused, those before it are kept', async () => {
+      const store = place.open()
+      const { id } = await store.create('models', model('kept'), actor)
+      const write = store.replace(
+        'models',
+        id,
+        now => {
+          unlinkSync(`${place.path}-wal`)
+          return now ?? model('kept')
+        },
+        actor,
+      )
+      expect(await refusalOf(write)).toContain('-wal of the open store was removed')
+      expect(store.get('models', id)?.revision).toBe(1)
+      expect(store.status.connected).toBe(true)
+    })
+
+    describe('by programs that know nothing of SQLite, and then kill -9', () => {
+      const acts: [string, (backup: string) => void, string[]][] = [
+        ['a deleted log', () => unlinkSync(`${place.path}-wal`), ['a', 'b', 'c']],
+        ['a deleted index', () => unlinkSync(`${place.path}-shm`), ['a', 'b', 'c']],
+        [
+          'a backup copied over the file, its log and index deleted',
+          copy => {
+            writeFileSync(place.path, readFileSync(copy))
+            for (const suffix of ['-wal', '-shm']) unlinkSync(place.path + suffix)
+          },
+          ['a', 'b'],
+        ],
+        ['a backup copied over the file alone', copy => writeFileSync(place.path, readFileSync(copy)), ['a', 'b']],
+      ]
+      test.each(acts)('%s: what was answered before and after is all there', async (_what, act, served) => {
+        const child = await writer(place.path)
+        for (const alias of ['a', 'b']) expect(await child.tell(`create ${alias}`)).toHaveProperty('id')
+        const copy = join(place.folder, 'copy.db')
+        const taken = new Database(place.path, { readonly: true })
+        taken.run(`VACUUM INTO '${copy}'`)
+        taken.close()
+        expect(await child.tell('create c')).toHaveProperty('id')
+        const { ino } = statSync(place.path)
+        act(copy)
+        expect(statSync(place.path).ino).toBe(ino)
+        expect(await child.tell('create refused')).toHaveProperty('refused')
+        expect(await child.tell('status')).toMatchObject({ connected: 'true', aliases: served.join() })
+        expect(await child.tell('create d')).toHaveProperty('id')
+        await child.kill()
+        expect(aliases(place.open())).toEqual([...served, 'd'])
+        expect(place.other().query('PRAGMA integrity_check').values()).toEqual([['ok']])
+      })
+
+      test('a file cut to nothing: the last snapshot serves and no write is taken until a store is there again', async () => {
+        const copy = await backup(['theirs'])
+        const child = await writer(place.path)
+        expect(await child.tell('create a')).toHaveProperty('id')
+        truncateSync(place.path)
+        expect(await child.tell('create lost')).toMatchObject({ refused: expect.stringContaining('was written over by another') })
+        expect(await child.tell('create lost')).toMatchObject({
+          refused: expect.stringContaining('is empty; put the store back'),
+        })
+        expect(await child.tell('status')).toMatchObject({
+          connected: 'false',
+          problem: `the store file ${place.path} is empty; put the store back, or restore a backup there`,
+          aliases: 'a',
+        })
+        expect(statSync(place.path).size).toBe(0)
+        writeFileSync(place.path, readFileSync(copy))
+        expect(await child.tell('status')).toMatchObject({ connected: 'true', aliases: 'theirs' })
+        expect(await child.tell('create b')).toHaveProperty('id')
+        await child.kill()
+        expect(aliases(place.open())).toEqual(['theirs', 'b'])
+      })
+
+      test('a backup copied over while another process keeps the log full is never mixed with that log', async () => {
+        const child = await writer(place.path)
+        expect(await child.tell('create a')).toHaveProperty('id')
+        const copy = join(place.folder, 'copy.db')
+        const reader = place.other()
+        reader.run(`VACUUM INTO '${copy}'`)
+        reader.run('BEGIN')
+        reader.query('SELECT count(*) FROM resources').all()
+        expect(await child.tell('create b')).toHaveProperty('id')
+        writeFileSync(place.path, readFileSync(copy))
+        expect(await child.tell('create c')).toHaveProperty('refused')
+        expect(await child.tell('status')).toMatchObject({
+          connected: 'false',
+          problem: expect.stringContaining('stop the gateway and that process, remove'),
+          aliases: 'a,b',
+        })
+        await child.tell('close')
+        await child.kill()
+        expect(readFileSync(place.path).equals(readFileSync(copy))).toBe(true)
+      })
+    })
+
+    test('a file that another gateway has written to is not taken for one that was written over', async () => {
+      const warnings: string[] = []
+      const log = { ...silentLog, warn: (message: string) => void warnings.push(message), as: () => log }
+      const store = place.open({ log })
+      const child = await writer(place.path)
+      for (let index = 0; index < 20; index++) {
+        expect(await child.tell(`create theirs-${index}`)).toHaveProperty('id')
+        await store.create('models', model(`ours-${index}`), actor)
+        expect(await child.tell('status')).toMatchObject({ connected: 'true' })
+      }
+      expect(aliases(store)).toHaveLength(40)
+      expect(warnings).toEqual([])
+      await child.kill()
     })
 
     test('a second name of the same file is the same file', async () => {

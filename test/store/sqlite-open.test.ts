@@ -217,10 +217,23 @@ describe('opening a store file', () => {
 
   test('a file in a dead gateway, its log not yet emptied, is opened with everything that was acknowledged', async () => {
     const store = place.open()
+    // A reader keeps the log from being emptied.
+    const reader = place.other()
+    reader.run('BEGIN')
+    reader.query('SELECT count(*) FROM resources').all()
     const { id } = await store.create('models', model('in-the-log'), actor)
+    expect(statSync(`${place.path}-wal`).size).toBeGreaterThan(0)
     // The copy is what a crash leaves: a file and its log.
     for (const suffix of ['', '-wal']) writeFileSync(`${place.path}.copy${suffix}`, readFileSync(place.path + suffix))
     expect(place.open({ path: `${place.path}.copy` }).get('models', id)?.value.display_name).toBe('in-the-log')
+  })
+
+  test('a symbolic link to nothing is told as such, and nothing is made where it leads', () => {
+    const link = join(place.folder, 'link.db')
+    symlinkSync('gone.db', link)
+    expect(refusal(link)).toBe(
+      `the store path ${link} is a symbolic link to nothing: there is no ${join(place.folder, 'gone.db')}; create that file, or remove the link`,
+    )
   })
 
   test('a symbolic link is followed', async () => {
