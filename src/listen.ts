@@ -26,7 +26,6 @@ class BindError extends Error {}
  * returns: the exit status: 0 after a clean drain, 1 when the start failed, 130 or 143 after a second signal
  */
 export async function serve(configPath: string, env: Environment, { isRestarted }: { isRestarted: boolean }): Promise<number> {
-  // Before anything else: an unhandled SIGHUP would end the process.
   const signals = listenToSignals()
   let loaded: LoadedConfig
   try {
@@ -75,13 +74,15 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   log.info('gateway started', {
     version: VERSION,
     commit: COMMIT,
-    ...Object.fromEntries(listeners.map(({ label, server }) => [label, `${server.hostname}:${server.port}`])),
+    ...Object.fromEntries(
+      listeners.map(({ label, server }) => [label, formatAddress({ hostname: server.hostname ?? '', port: server.port ?? 0 })]),
+    ),
     store: config.store.path,
   })
 
   const first = await signals.next()
   const second = signals.next()
-  const ended = await Promise.race([drain(gateway, first), second.then(name => ({ second: name }))])
+  const ended = await Promise.race([drain(gateway, listeners, first), second.then(name => ({ second: name }))])
   if (typeof ended === 'object') {
     log.warn('second signal: ending at once', { in_flight: gateway.lifecycle.inFlight })
     await log.flush(FLUSH_MS)
@@ -269,7 +270,7 @@ const REASONS: Record<string, string> = {
 
 type SignalName = 'SIGINT' | 'SIGTERM'
 
-/** Signals to stop, one after the other. SIGHUP does nothing but say so. */
+/** Signals to stop, one after the other. */
 function listenToSignals(): { next(): Promise<SignalName> } {
   const came: SignalName[] = []
   const waiting: ((name: SignalName) => void)[] = []
@@ -280,7 +281,6 @@ function listenToSignals(): { next(): Promise<SignalName> } {
       else came.push(name)
     })
   }
-  process.on('SIGHUP', () => process.stderr.write('SIGHUP ignored: this gateway has no resources file to reload\n'))
   return {
     next: () => {
       const name = came.shift()
@@ -289,18 +289,27 @@ function listenToSignals(): { next(): Promise<SignalName> } {
   }
 }
 
-/** Says to load balancers that it is over, gives them time to hear it, then waits for every exchange to end. */
-async function drain({ config, lifecycle, log }: Gateway, signal: SignalName): Promise<'drained'> {
+/**
+ * Says to load balancers that it is over, gives them time to hear it, then waits for every exchange to end and for every
+ * answer to be with its caller: an exchange is over when the last byte is handed to the runtime, the connection when a slow
+ * reader has taken it.
+ */
+async function drain(
+  { config, lifecycle, log }: Gateway,
+  listeners: readonly Listener[],
+  signal: SignalName,
+): Promise<'drained'> {
+  const isBusy = () => lifecycle.inFlight > 0 || listeners.some(({ server }) => server.pendingRequests > 0)
   lifecycle.isDraining = true
   // Ctrl-C at an idle gateway: somebody waits at a terminal.
-  if (signal === 'SIGINT' && lifecycle.inFlight === 0) return 'drained'
+  if (signal === 'SIGINT' && !isBusy()) return 'drained'
   const minimumMs = config.shutdown.min_drain_secs * 1_000
   log.info('draining', { signal, in_flight: lifecycle.inFlight, min_drain_secs: config.shutdown.min_drain_secs })
   const startedAt = performance.now()
   let saidAt = startedAt
   for (;;) {
     const now = performance.now()
-    if (now - startedAt >= minimumMs && lifecycle.inFlight === 0) return 'drained'
+    if (now - startedAt >= minimumMs && !isBusy()) return 'drained'
     if (now - saidAt >= DRAIN_PROGRESS_MS) {
       saidAt = now
       log.info('draining', { in_flight: lifecycle.inFlight })

@@ -1,11 +1,8 @@
 /** argv → configuration → Gateway → listeners → signals; the only file that exits the process. */
+// biome-ignore assist/source/organizeImports: the first start of the process ends in this module, before the others load.
+import { isRestarted } from './first.ts'
 import { type Output, parseCommand, runCheckConfig, runHashKey } from './cli.ts'
-import { restartWith, wantedEnvironment } from './environment.ts'
 import { say, serve } from './listen.ts'
-
-process.umask(0o077)
-const wanted = wantedEnvironment(process.env)
-const isRestarted = wanted === undefined || restartWith(wanted, process.argv)
 
 const command = parseCommand(process.argv.slice(2), process.env)
 switch (command.kind) {

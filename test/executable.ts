@@ -35,7 +35,7 @@ export type Executable = {
 }
 
 /** Ports that nobody listens on, all different. */
-function freePorts(count: number): number[] {
+export function freePorts(count: number): number[] {
   const holders = Array.from({ length: count }, () => Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } }))
   const ports = holders.map(({ port }) => port)
   for (const holder of holders) holder.stop(true)

@@ -1,10 +1,11 @@
 /** The compiled executable from its start to its end: arguments, refused starts, signals, files and connections. */
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ADMIN_KEY, EXECUTABLE, type Executable, type ExecutableOptions, startExecutable } from './executable.ts'
-import { type Connection, chatChunk, type FakeUpstream, fakeUpstream } from './fake-upstream.ts'
+import { ADMIN_KEY, EXECUTABLE, type Executable, type ExecutableOptions, freePorts, startExecutable } from './executable.ts'
+import { type Connection, chatAnswer, chatChunk, type FakeUpstream, fakeUpstream } from './fake-upstream.ts'
 import { sha256, until } from './gateway.ts'
 
 const CALLER_KEY = 'sk-lifecycle-caller'
@@ -220,6 +221,38 @@ describe('the end', () => {
     expect(gateway.stderr()).toContain('drain complete')
   })
 
+  test('SIGTERM waits for a caller that is slow to read a whole answer, and it gets all of it', async () => {
+    const { gateway, upstream } = await startWithUpstream()
+    const content = 'x'.repeat(16 * 1024 * 1024)
+    upstream.answer((_request, connection) => connection.json(200, chatAnswer(content)))
+    const { port, hostname } = new URL(gateway.proxyUrl)
+    const body = JSON.stringify({ model: ALIAS, messages: [{ role: 'user', content: 'hello' }] })
+    let bytes = 0
+    const { promise: ended, resolve } = Promise.withResolvers<void>()
+    const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
+    const socket = connect({ host: hostname, port: Number(port) })
+    socket.on('data', piece => {
+      bytes += piece.length
+      // What the kernel's buffers hold is far less than the answer: the rest is still the gateway's.
+      if (bytes === piece.length) {
+        socket.pause()
+        begin()
+      }
+    })
+    socket.on('close', () => resolve())
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${CALLER_KEY}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    )
+    await begun
+    gateway.signal('SIGTERM')
+    await until('the drain', () => gateway.stderr().includes('draining signal="SIGTERM"'))
+    expect(gateway.stderr()).not.toContain('drain complete')
+    socket.resume()
+    await ended
+    expect(bytes).toBeGreaterThan(content.length)
+    expect(await gateway.exited).toBe(0)
+  })
+
   test('SIGINT at an idle gateway ends it at once, however long the drain', async () => {
     const gateway = await start({ config: { shutdown: { min_drain_secs: 3600 } } })
     gateway.signal('SIGINT')
@@ -311,6 +344,29 @@ describe('the surroundings', () => {
       const response = await fetch(`${url}/v1/nowhere`, { headers: { 'x-aisix-request-id': `${i}-`.padEnd(250, 'x') } })
       expect(response.status).toBe(404)
     }
+    child.kill('SIGTERM')
+    expect(await child.exited).toBe(0)
+  })
+
+  test('a full disk under the log costs its lines, not the gateway', async () => {
+    const [port = 0] = freePorts(1)
+    writeConfig('proxy: { addr: "127.0.0.1:0" }\n')
+    const child = Bun.spawn(['bash', '-c', 'exec "$EXECUTABLE" --config config.yaml 2> /dev/full'], {
+      cwd: folder,
+      env: {
+        PATH: process.env.PATH ?? '',
+        EXECUTABLE,
+        AISIX_PROXY__ADDR: `127.0.0.1:${port}`,
+        AISIX_SHUTDOWN__MIN_DRAIN_SECS: '0',
+      },
+      stdin: 'ignore',
+      stdout: 'ignore',
+    })
+    stops.push(() => child.kill('SIGKILL'))
+    const url = `http://127.0.0.1:${port}`
+    const giveUpAt = Date.now() + 20_000
+    while (!(await fetch(`${url}/livez`).catch(() => undefined))?.ok && Date.now() < giveUpAt) await Bun.sleep(20)
+    for (let i = 0; i < 20; i += 1) expect((await fetch(`${url}/v1/nowhere`)).status).toBe(404)
     child.kill('SIGTERM')
     expect(await child.exited).toBe(0)
   })
