@@ -23,7 +23,8 @@ export interface Log {
   flush(timeoutMs: number): Promise<void>
 }
 
-export type Sink = { write(text: string, done: () => void): void; isTerminal: boolean }
+/** `done` is called once the text is out, or lost: then with the error. */
+export type Sink = { write(text: string, done: (error?: unknown) => void): void; isTerminal: boolean }
 
 const QUEUE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -94,14 +95,16 @@ export function createLog({ filter, format = 'text', sink = stderrSink(), now = 
     isWriting = true
     const text = queue.join('')
     const bytes = queuedBytes
+    const lines = queue.length
     queue.length = 0
-    sink.write(text, () => {
+    sink.write(text, error => {
       queuedBytes -= bytes
       isWriting = false
-      if (dropped > 0 && queuedBytes < QUEUE_BYTES_MAX / 2) {
+      if (error !== undefined && error !== null) dropped += lines
+      else if (dropped > 0 && queuedBytes < QUEUE_BYTES_MAX / 2) {
         const count = dropped
         dropped = 0
-        write(LEVELS.indexOf('warn'), 'log', 'log lines were dropped because nobody read them in time', { count })
+        write(LEVELS.indexOf('warn'), 'log', 'log lines were lost: nobody read them in time, or their disk was full', { count })
       }
       pump()
     })
@@ -170,12 +173,24 @@ export function createLog({ filter, format = 'text', sink = stderrSink(), now = 
 
 const COLOURS = [90, 36, 32, 33, 31]
 
-/** stderr of this process. `process.stderr.write` does not block on a full pipe; its callback tells when it was taken. */
+/**
+ * stderr of this process. `process.stderr.write` does not block on a full pipe; its callback tells when it was taken. A
+ * write that fails (a full disk under the log) is an `error` event too: unheard it would be an uncaught exception, which is
+ * logged, which fails again, for ever.
+ */
 function stderrSink(): Sink {
+  let settle: ((error?: unknown) => void) | undefined
+  process.stderr.on('error', error => settle?.(error))
   return {
     isTerminal: process.stderr.isTTY === true,
     write: (text, done) => {
-      process.stderr.write(text, () => done())
+      const once = (error?: unknown) => {
+        if (settle !== once) return
+        settle = undefined
+        done(error)
+      }
+      settle = once
+      process.stderr.write(text, once)
     },
   }
 }
