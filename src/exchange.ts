@@ -43,6 +43,8 @@ export class Exchange {
   upstreamModel: string | undefined
   providerKeyId: string | undefined
   providerKeyName: string | undefined
+  /** Scheme, host and port of the upstream: for the log alone, callers never see it. */
+  upstreamOrigin: string | undefined
   apiKeyId: string | undefined
   isStream = false
   status = 0

@@ -2,7 +2,7 @@ import { Hono } from 'hono'
 import { GatewayError } from '../errors.ts'
 import { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
-import { type AddressSource, frontDoor } from '../status/front-door.ts'
+import { type AddressSource, frontDoor, withoutBody } from '../status/front-door.ts'
 import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
 import { isUsableRequestId } from '../wire/headers.ts'
 import { authenticate } from './authenticate.ts'
@@ -59,9 +59,13 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       const preflight = cors?.preflight(gateway, exchange, entered)
       if (preflight) return preflight
       const length = declaredLength(entered.headers)
+      if (length === undefined && entered.headers.has('content-length')) {
+        throw new GatewayError('conflicting_lengths', 'conflicting Content-Length headers')
+      }
       if (length !== undefined && length > proxy.bodyBytesMax) return refuseLarge(proxy, exchange, entered, length)
       // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
       const endpoint = entered.method === 'POST' ? endpoints.get(path) : undefined
+      if (!endpoint && entered.method === 'HEAD') return headOf(routes, entered, { exchange, server })
       if (!endpoint) return routes.fetch(entered, { exchange, server })
       return serve(proxy, endpoint, entered, exchange).catch(error => replyError(gateway, exchange, error))
     } catch (error) {
@@ -109,6 +113,11 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return app
+}
+
+/** The head of what GET answers, its length included. */
+async function headOf(routes: Hono<Env>, request: Request, env: Env['Bindings']): Promise<Response> {
+  return withoutBody(await routes.fetch(new Request(request, { method: 'GET' }), env))
 }
 
 /** A request that needs no second look before it is routed: an absolute URL and one Host. */

@@ -145,9 +145,9 @@ export async function attempt(input: AttemptInput, target: Target): Promise<Answ
     }
     if (question.isStream) return await openStream(input, target, response, open, record)
     const declared = response.headers.get('content-length')
-    // The usual answer is short and says so: it is read in one go.
-    const held =
-      declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX ? await response.text() : await readHeld(response, open)
+    // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
+    const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
+    const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') return held
     const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, held)
     open.release()
@@ -294,6 +294,9 @@ function mediaType(response: Response): string {
   return (response.headers.get('content-type') ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? ''
 }
 
+/** As `text()` of a response: a byte order mark is stripped, what is no UTF-8 replaced. */
+const decoder = new TextDecoder()
+
 /** A long body, or one of unknown length: its text, or what was read and the rest when it is too large to hold. */
 async function readHeld(response: Response, open: OpenAttempt): Promise<string | Extract<Answer, { kind: 'large' }>> {
   const reader = response.body?.getReader()
@@ -302,7 +305,7 @@ async function readHeld(response: Response, open: OpenAttempt): Promise<string |
   let length = 0
   while (length <= HELD_BYTES_MAX) {
     const { done, value } = await reader.read()
-    if (done) return Buffer.concat(pieces, length).toString('utf8')
+    if (done) return decoder.decode(Buffer.concat(pieces, length))
     pieces.push(value)
     length += value.byteLength
   }
@@ -353,7 +356,9 @@ export class UpstreamStream {
   private readonly onData = (data: string, isTerminated = true) => {
     if (this.rewriter.isDone) return
     const rewritten = this.rewriter.rewrite(data, isTerminated)
-    if (rewritten !== undefined) this.ready += `data: ${rewritten}\n\n`
+    // A line break in JSON is white space, but would end the `data` line: an event that came in several lines goes out in one.
+    if (rewritten !== undefined)
+      this.ready += `data: ${rewritten.includes('\n') ? rewritten.replaceAll('\n', ' ') : rewritten}\n\n`
   }
 
   constructor(

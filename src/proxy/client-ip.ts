@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts'
-import { compileNetworks } from '../lib/cidr.ts'
+import { compileNetworks, parseCidr } from '../lib/cidr.ts'
 import { type AddressSource, peerAddress } from '../status/front-door.ts'
 
 /** An entry of a forwarding header: `ip`, `ip:port`, `[v6]`, `[v6]:port`; undefined for junk. */
@@ -7,7 +7,7 @@ function entryAddress(entry: string): string | undefined {
   const text = entry.trim()
   const bracketed = /^\[([0-9a-fA-F:.]+)\](?::\d+)?$/.exec(text)?.[1]
   const address = bracketed ?? (/^[\d.]+:\d+$/.test(text) ? text.slice(0, text.lastIndexOf(':')) : text)
-  return /^(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)$/.test(address) ? address : undefined
+  return address.includes('/') || parseCidr(address) === undefined ? undefined : address
 }
 
 /**

@@ -49,6 +49,7 @@ export function errorCode(error: unknown): string {
  */
 export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: DialerOptions): Dial {
   const origins = new Map<string, Origin>()
+  const through = proxy === undefined ? undefined : proxyEndpoint(proxy)
   const originOf = (name: string): Origin => {
     let origin = origins.get(name)
     if (!origin) {
@@ -66,14 +67,17 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
 
   /** `fetch` has no time limit for connecting: when no answer has come, one connection tells a slow answer from no host. */
   const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number) => {
-    if (origin.aliveAt >= startedAt || proxy !== undefined) return
-    origin.probe ??= canConnect(request, connectTimeoutMs).finally(() => {
+    if (origin.aliveAt >= startedAt) return
+    origin.probe ??= canConnect(through ?? request, connectTimeoutMs).finally(() => {
       origin.probe = undefined
     })
     if (await origin.probe) origin.aliveAt = monotonic()
     else {
       request.onUnreachable(
-        new GatewayError('transport_error', `transport error: no connection within ${connectTimeoutMs}ms`, { retry: 'yes' }),
+        new GatewayError('transport_error', 'transport error: connection timed out', {
+          cause: new Error(`no connection within upstream.connect_timeout_ms (${connectTimeoutMs}), nor on a second try`),
+          retry: 'yes',
+        }),
       )
     }
   }
@@ -118,8 +122,11 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
   }
 }
 
+/** Where a connection goes, with TLS or without. */
+type Endpoint = { hostname: string; port: number; tls: TlsOptions | undefined }
+
 /** Whether a connection can be had in time, the TLS handshake included; whose certificate it is does not matter here. */
-async function canConnect({ hostname, port, tls }: DialRequest, timeoutMs: number): Promise<boolean> {
+async function canConnect({ hostname, port, tls }: Endpoint, timeoutMs: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const timer = setTimeout(() => resolve(false), timeoutMs)
   const connecting = Bun.connect({
@@ -152,6 +159,17 @@ async function canConnect({ hostname, port, tls }: DialRequest, timeoutMs: numbe
     return await promise
   } finally {
     clearTimeout(timer)
+  }
+}
+
+/** A proxy's own address: that is where connections go where there is one. */
+function proxyEndpoint(text: string): Endpoint {
+  const { protocol, hostname, port } = new URL(text)
+  const isTls = protocol === 'https:'
+  return {
+    hostname: hostname.replace(/^\[|\]$/g, ''),
+    port: port === '' ? (isTls ? 443 : 80) : Number(port),
+    tls: isTls ? { rejectUnauthorized: true } : undefined,
   }
 }
 

@@ -63,6 +63,7 @@ function aim({ exchange }: DispatchInput, target: Target): void {
   exchange.upstreamModel = target.upstreamModel
   exchange.providerKeyId = target.upstream.id
   exchange.providerKeyName = target.upstream.name
+  exchange.upstreamOrigin = target.upstream.origin
 }
 
 function mayRetry(failure: GatewayError, target: Target): boolean {

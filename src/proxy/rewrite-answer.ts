@@ -21,7 +21,7 @@ export type RewrittenAnswer = {
   id: string | undefined
   model: string | undefined
   finishReason: string | undefined
-  /** Bytes of the choices: the base of an estimate where the upstream told no usage. */
+  /** Bytes of what was generated: the base of an estimate, counted only where the upstream told no usage. */
   contentBytes: number
 }
 
@@ -78,8 +78,28 @@ function rewriteModel(endpoint: Endpoint, adapter: Adapter, alias: string, text:
     id: typeof value.id === 'string' ? value.id : undefined,
     model: value.model,
     finishReason: isRecord(first) && typeof first.finish_reason === 'string' ? first.finish_reason : undefined,
-    contentBytes: text.length,
+    contentBytes: usage?.completionTokens ? 0 : contentBytes(body),
   }
+}
+
+/** Bytes of text, reasoning and arguments in the choices of a chat or completion. */
+function contentBytes(choices: unknown): number {
+  if (!Array.isArray(choices)) return 0
+  let bytes = 0
+  const add = (text: unknown) => {
+    if (typeof text === 'string') bytes += Buffer.byteLength(text)
+  }
+  for (const choice of choices) {
+    if (!isRecord(choice)) continue
+    add(choice.text)
+    const { message } = choice
+    if (!isRecord(message)) continue
+    add(message.content)
+    add(message.reasoning_content ?? message.reasoning)
+    const calls: unknown[] = Array.isArray(message.tool_calls) ? message.tool_calls : []
+    for (const call of calls) if (isRecord(call) && isRecord(call.function)) add(call.function.arguments)
+  }
+  return bytes
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -117,7 +137,7 @@ function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, tex
     id,
     model,
     finishReason: finishReason(body.rawValue),
-    contentBytes: body.rawValue.length,
+    contentBytes: usage?.completionTokens ? 0 : contentBytes(parseMember(body)),
   }
 }
 
@@ -142,7 +162,7 @@ export function errorInside(adapter: Adapter, text: string): GatewayError | unde
   } catch {
     return undefined
   }
-  if (typeof body !== 'object' || body === null || !('error' in body) || !body.error) return undefined
+  if (!isRecord(body) || !(body.error || body.object === 'error')) return undefined
   const error = adapter.error(body)
   if (!error) return undefined
   const embedded = error.code !== undefined && /^[45]\d\d$/.test(error.code) ? Number(error.code) : undefined

@@ -95,7 +95,7 @@ export class ChunkRewriter {
       if (error) throw error
     }
     const choices = findMember(members, 'choices')
-    if (!choices?.rawValue.startsWith('[')) throw undecodableEvent('it has no `choices`')
+    if (!choices?.rawValue.startsWith('[')) throw this.inBandError(text) ?? undecodableEvent('it has no `choices`')
     this.events += 1
     if (this.exchange.attempt && this.exchange.attempt.providerRequestId === undefined) this.noteIdentity(members)
 
@@ -111,7 +111,7 @@ export class ChunkRewriter {
     if (text.includes('"reasoning"') || this.options.reasoningPath) {
       choices.rawValue = addReasoning(choices.rawValue, 'delta', this.options.reasoningPath)
     }
-    this.observe(text, 0)
+    this.observe(compact(text), 0)
     setMember(members, 'model', this.rawAlias)
     this.learn(text)
     return writeMembers(members)
@@ -167,6 +167,11 @@ export class ChunkRewriter {
       upstreamStatus: error.upstreamStatus,
     })
   }
+}
+
+/** JSON as Python's own writer spaces it, `"key": "value"`, as `observe` expects it. */
+function compact(text: string): string {
+  return text.includes('": "') ? text.replaceAll('": "', '":"') : text
 }
 
 /** Text of chat, of legacy completions, reasoning in its two spellings, tool calls. */

@@ -60,6 +60,8 @@ export function logCause(gateway: Gateway, exchange: Exchange): void {
     request_id: exchange.requestId,
     model: exchange.model,
     provider_key: exchange.providerKeyName,
+    upstream: exchange.upstreamOrigin,
+    proxy: proxyHost(gateway.config.upstream.proxy),
     kind: error.kind,
     cause: cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
     code: typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : undefined,
@@ -68,4 +70,9 @@ export function logCause(gateway: Gateway, exchange: Exchange): void {
     gateway.log.as('proxy').error('internal error', { ...fields, stack: cause instanceof Error ? cause.stack : undefined })
   } else if (error.status >= 500) gateway.log.as('upstream').warn('upstream call failed', fields)
   else gateway.log.as('proxy').debug('request failed', fields)
+}
+
+/** Where requests go out through a proxy, an error may be the proxy's: its host, without the credential of its URL. */
+function proxyHost(url: string | undefined): string | undefined {
+  return url === undefined ? undefined : URL.parse(url)?.host
 }

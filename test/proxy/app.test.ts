@@ -274,3 +274,21 @@ describe('cross-origin calls', () => {
     await other.stop()
   })
 })
+
+test('HEAD tells the length that GET would have', async () => {
+  const headers = { authorization: `Bearer ${CALLER_KEY}` }
+  const body = await (await fetch(`${gateway.url}/v1/models`, { headers })).bytes()
+  const head = await fetch(`${gateway.url}/v1/models`, { method: 'HEAD', headers })
+  expect(head.status).toBe(200)
+  expect(head.headers.get('content-length')).toBe(String(body.length))
+})
+
+test('two Content-Length headers are refused by name, and nothing goes upstream', async () => {
+  const answer = await rawAnswer(
+    gateway.port,
+    `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n${AUTHORIZATION}\r\nContent-Type: application/json\r\nContent-Length: ${QUESTION.length}\r\nContent-Length: ${QUESTION.length}\r\nConnection: close\r\n\r\n${QUESTION}`,
+  )
+  expect(answer).toContain('HTTP/1.1 400')
+  expect(answer).toContain('conflicting Content-Length headers')
+  expect(upstream.requests).toHaveLength(0)
+})

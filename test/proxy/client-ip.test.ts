@@ -90,6 +90,7 @@ describe('the address', () => {
     ['IPv6 entry with a port', false, '[2001:db8::1]:443', '2001:db8::1'],
     ['bare IPv6 entry', false, '2001:db8::1', '2001:db8::1'],
     ['entry that is no junk', false, '1.1.1.1, unknown, _hidden, ""', '1.1.1.1'],
+    ['entry that is an address at all', true, '1.1.1.1, 999.999.999.999, :::::', '1.1.1.1'],
     ['peer when the list is empty', false, ' , ', '10.0.0.1'],
     ['peer when there is junk alone', true, 'unknown', '10.0.0.1'],
     ['peer when there is no header', true, undefined, '10.0.0.1'],

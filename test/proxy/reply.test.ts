@@ -504,3 +504,44 @@ describe('an answer too large to hold', () => {
     expect(await gateway.accessLine()).toContain('status=499')
   })
 })
+
+describe('an event', () => {
+  test('that came in several data lines goes out in one, wherever it was broken', async () => {
+    upstream.answer((_request, connection) => {
+      const lines = JSON.stringify(A, null, 2).split('\n')
+      connection.streamHead()
+      connection.chunk(`${lines.map(line => `data: ${line}`).join('\n')}\n\ndata: [DONE]\n\n`)
+      connection.endChunks()
+    })
+    const { events } = await stream()
+    expect(events).toHaveLength(2)
+    expect(events[0]).not.toContain('\n')
+    expect(JSON.parse(events[0] ?? '')).toEqual(JSON.parse(toCaller(A)))
+  })
+
+  test("spaced as Python's writer spaces it counts towards the estimate as any other", async () => {
+    const spaced = (chunk: unknown) => JSON.stringify(chunk).replaceAll('":', '": ').replaceAll(',"', ', "')
+    upstream.answer((_request, connection) => {
+      connection.streamHead()
+      for (let i = 0; i < 7; i += 1) connection.chunk(`data: ${spaced(A)}\n\n`)
+      connection.chunk('data: [DONE]\n\n')
+      connection.endChunks()
+    })
+    const { headers } = await stream()
+    const line = await gateway.accessLine(headers.get('x-aisix-request-id') ?? '')
+    expect(line).toContain('completion_tokens=7 ')
+    expect(line).toContain('usage_estimated=true')
+  })
+
+  test('with an error as older vLLM and SGLang tell it keeps its words', async () => {
+    upstream.answer((_request, connection) => {
+      connection.streamHead()
+      connection.chunk(eventText(A))
+      connection.chunk(eventText({ object: 'error', message: 'the engine is out of memory', type: 'BadRequest', code: 400 }))
+      connection.endChunks()
+    })
+    const { frame } = await stream()
+    expect(frame?.type).toBe('upstream_in_band_error')
+    expect(frame?.message).toContain('the engine is out of memory')
+  })
+})

@@ -261,3 +261,23 @@ test('an error object in a 2xx is 502 upstream_decode_error that tells its words
     },
   })
 })
+
+test('without usage the estimate is of what was generated, not of the envelope around it', async () => {
+  const { headers } = await relayed(
+    '{"id":"x","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}',
+  )
+  const line = await gateway.accessLine(headers.get('x-aisix-request-id') ?? '')
+  expect(line).toContain('completion_tokens=1 ')
+  expect(line).toContain('usage_estimated=true')
+})
+
+test('a byte order mark is no part of an answer, however the answer is framed', async () => {
+  const text = '\ufeff{"id":"x","model":"m","choices":[]}'
+  expect((await relayed(text)).status).toBe(200)
+  upstream.answer(async (_request, connection) => {
+    await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n')
+    await connection.chunk(text)
+    await connection.endChunks()
+  })
+  expect((await answerOf(await gateway.chat())).status).toBe(200)
+})
