@@ -10,7 +10,8 @@ export const BODY_TIMEOUT_MS = 30_000
 /**
  * The JSON object that a write carries.
  * throws: AdminError 415 for another content type or a content encoding, 413 beyond 2 MiB, 408 when the body does not
- * arrive in time, 400 when it is no JSON object, repeats a member or nests deeper than 128 levels
+ * arrive in time, 400 when it is no JSON object, repeats a member, nests deeper than 128 levels or
+ * holds a number that would not be kept as it is
  * source: control-admin-api §2.2
  */
 export async function readDocument(request: Request, timeoutMs = BODY_TIMEOUT_MS): Promise<JsonObject> {
@@ -72,7 +73,7 @@ function decode(bytes: Uint8Array): string {
 
 function parse(text: string): JsonValue {
   try {
-    return parseJson(text)
+    return parseJson(text, { isExact: true })
   } catch (error) {
     if (error instanceof JsonError) throw new AdminError(400, `invalid JSON: ${error.message}`)
     throw error

@@ -23,14 +23,29 @@ export class JsonError extends Error {
   }
 }
 
+export type JsonRules = {
+  depthMax?: number
+  /** Also refuses whole numbers beyond 2^53 that a double would change: of 9007199254740993 it would make …992. */
+  isExact?: boolean
+}
+
 /**
  * The value of a JSON text.
  * throws: JsonError for a syntax error, a member that occurs twice in one object, a member called `__proto__` (which object
  * libraries drop in silence), a number beyond the range of a double, or nesting deeper than `depthMax`
  * source: RFC 8259; duplicates and depth: README of the contract, rows 11 and 17
  */
-export function parseJson(text: string, depthMax = JSON_DEPTH_MAX): JsonValue {
-  return new Reader(text, depthMax).document()
+export function parseJson(text: string, { depthMax = JSON_DEPTH_MAX, isExact = false }: JsonRules = {}): JsonValue {
+  return new Reader(text, depthMax, isExact).document()
+}
+
+/** Digits and exponent of a number, without what can be written in several ways: `1.50e3`, `1500` and `1500.0` are `15e2`. */
+function canonicalNumber(text: string): string {
+  const [, sign = '', whole = '', fraction = '', exponent = '0'] = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text) ?? []
+  const digits = (whole + fraction).replace(/^0+/, '')
+  let end = digits.length
+  while (digits[end - 1] === '0') end--
+  return `${sign}${digits.slice(0, end)}e${Number(exponent) - fraction.length + digits.length - end}`
 }
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
@@ -41,10 +56,13 @@ const ESCAPES: Record<string, string> = { '"': '"', '\\': '\\', '/': '/', b: '\b
 class Reader {
   #at = 0
   #depth = 0
+  /** Names of the members that are being read, the innermost last. */
+  readonly #names: string[] = []
 
   constructor(
     readonly text: string,
     readonly depthMax: number,
+    readonly isExact: boolean,
   ) {}
 
   document(): JsonValue {
@@ -101,11 +119,20 @@ class Reader {
     const digits = NUMBER.exec(this.text)?.[0]
     if (digits === undefined) return this.#fail('expected a value')
     const value = Number(digits)
-    if (!Number.isFinite(value)) this.#fail('this number is too large')
+    if (!Number.isFinite(value)) this.#fail(`${this.#numberName()} is too large`)
+    // A fraction that is rounded is what everybody expects of one; an id or a seed that is rounded is another one.
+    const isRounded = this.isExact && !Number.isSafeInteger(value) && Number.isInteger(value)
+    if (isRounded && canonicalNumber(digits) !== canonicalNumber(String(value))) {
+      this.#fail(`${this.#numberName()} has more digits than can be kept: beyond 9007199254740992 write it as a string`)
+    }
     this.#at += digits.length
     // `01` and `1.` stop short of their end; say so here rather than as a missing comma.
     if (/[0-9.eE+-]/.test(this.text[this.#at] ?? '')) this.#fail('expected a number as JSON writes it')
     return value
+  }
+
+  #numberName(): string {
+    return this.#names.length === 0 ? 'this number' : `the number in \`${this.#names.map(printable).join('.')}\``
   }
 
   #string(): string {
@@ -192,7 +219,9 @@ class Reader {
       if (this.text[this.#at] !== ':') this.#fail('expected ":"')
       this.#at += 1
       this.#space()
+      this.#names.push(name)
       members[name] = this.#value()
+      this.#names.pop()
     } while (this.#next('}'))
     return members
   }

@@ -127,6 +127,16 @@ describe('JSON', () => {
     ['invalid UTF-8', new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), 'invalid JSON: expected UTF-8 text'],
     ['a member given twice', '{"key_hash":"a","key_hash":"b"}', 'invalid JSON: duplicate member `key_hash` at line 1, column 17'],
     ['a member given twice further in', '{"a":[{"b":1,"b":1}]}', 'invalid JSON: duplicate member `b` at line 1, column 14'],
+    [
+      'a number that would be changed',
+      '{"request":{"default_body_fields":{"seed":9007199254740993}}}',
+      'invalid JSON: the number in `request.default_body_fields.seed` has more digits than can be kept',
+    ],
+    [
+      'a number beyond all',
+      '{"request":{"default_body_fields":{"seed":1e400}}}',
+      'invalid JSON: the number in `request.default_body_fields.seed` is too large at line 1',
+    ],
     ['nesting of 129 levels', '['.repeat(129) + ']'.repeat(129), 'invalid JSON: nested deeper than 128 levels'],
     ['an array', '[]', 'schema validation failed at : must be an object, not an array'],
     ['null', 'null', 'schema validation failed at : must be an object, not null'],

@@ -2,9 +2,9 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { JsonError, parseJson } from '../../src/lib/json.ts'
 
-function failure(text: string, depthMax?: number): string {
+function failure(text: string): string {
   try {
-    parseJson(text, depthMax)
+    parseJson(text)
   } catch (error) {
     if (error instanceof JsonError) return error.message
     throw error
@@ -88,7 +88,41 @@ describe('parseJson', () => {
     expect(() => parseJson('['.repeat(128) + ']'.repeat(128))).not.toThrow()
     expect(failure('['.repeat(129) + ']'.repeat(129))).toBe('nested deeper than 128 levels at line 1, column 129')
     expect(failure('{"a":'.repeat(100_000))).toStartWith('nested deeper than 128 levels')
-    expect(() => parseJson('[[],[],[[]]]', 3)).not.toThrow()
+    expect(() => parseJson('[[],[],[[]]]', { depthMax: 3 })).not.toThrow()
+  })
+
+  test.each([
+    '9007199254740993',
+    '-9007199254740993',
+    '9007199254740993.0',
+    '90071992547409930e-1',
+    '9223372036854775808',
+    '9007199254740992.5',
+  ])('%s would be another number, and is refused by name where numbers have to be exact', text => {
+    const exact = () => parseJson(`{"a":{"b c":[1,${text}]}}`, { isExact: true })
+    expect(exact).toThrow('the number in `a.b c` has more digits than can be kept: beyond 9007199254740992 write it as a string')
+    expect(() => parseJson(text, { isExact: true })).toThrow('this number has more digits')
+    expect(parseJson(text)).toBe(Number(text))
+  })
+
+  test.each([
+    '9007199254740992',
+    '-9007199254740991',
+    '1.0',
+    '1.50e3',
+    '0',
+    '-0.0',
+    '0.1',
+    '0.10000000000000000555',
+    '1e30',
+    '1000000000000000000000',
+    '1E+300',
+  ])('%s is kept where numbers have to be exact', text => {
+    expect(parseJson(text, { isExact: true })).toBe(Number(text))
+  })
+
+  test('a number that is too large is named by the members around it', () => {
+    expect(failure('{"a":1,"b":{"c":-1e400}}')).toBe('the number in `b.c` is too large at line 1, column 17')
   })
 
   test('no message holds a value of the text', () => {
