@@ -140,21 +140,27 @@ function usageError(problem: string, near?: string): Command {
 }
 
 /**
- * Prints the `key_hash` of a key: the lowercase hexadecimal SHA-256 of its UTF-8 bytes.
+ * Prints the `key_hash` of a key: the lowercase hexadecimal SHA-256 of its bytes, whatever they are.
  * in: standard input as a whole; one line break at its end (LF or CRLF) is not part of the key
  */
-export function runHashKey(input: string): Output {
-  const key = input.replace(/\r?\n$/, '')
-  if (key === '')
+export function runHashKey(input: Uint8Array): Output {
+  const key = withoutLineBreak(input)
+  if (key.length === 0)
     return {
       stdout: '',
       stderr: 'aisix hash-key: expected a key on standard input, as in: printf \'%s\' "$KEY" | aisix hash-key\n',
       exit: 1,
     }
-  const isUsable = key === key.trim() && !/[\u0000-\u001f\u007f]/.test(key)
+  const isBlank = (byte: number | undefined) => byte === 0x20
+  const isUsable = !isBlank(key[0]) && !isBlank(key.at(-1)) && key.every(byte => byte >= 0x20 && byte <= 0x7e)
   const warning =
-    'aisix hash-key: warning: the key begins or ends with white space or holds a control character; no request could present it\n'
+    'aisix hash-key: warning: the key begins or ends with white space, or holds a control character or one that is not ASCII; no request could present it\n'
   return { stdout: `${new Bun.CryptoHasher('sha256').update(key).digest('hex')}\n`, stderr: isUsable ? '' : warning, exit: 0 }
+}
+
+function withoutLineBreak(input: Uint8Array): Uint8Array {
+  if (input.at(-1) !== 0x0a) return input
+  return input.subarray(0, input.at(-2) === 0x0d ? -2 : -1)
 }
 
 /** Loads the configuration as a start would, and says what came of it. */

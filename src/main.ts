@@ -10,7 +10,7 @@ switch (command.kind) {
     await finish(command.output)
     break
   case 'hash-key':
-    await finish(runHashKey(await Bun.stdin.text()))
+    await finish(runHashKey(await Bun.stdin.bytes()))
     break
   case 'check-config':
     await finish(runCheckConfig(command.configPath, process.env))

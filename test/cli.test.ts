@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseCommand, runCheckConfig, runHashKey } from '../src/cli.ts'
+import { runHashKey as hashKeyOf, parseCommand, runCheckConfig } from '../src/cli.ts'
 import { VERSION } from '../src/version.ts'
 
 const never = () => false
@@ -104,6 +104,9 @@ describe('hash-key', () => {
     expect(parseCommand(['hash-key'], {}, never)).toEqual({ kind: 'hash-key' })
   })
 
+  const runHashKey = (input: string | number[]) =>
+    hashKeyOf(typeof input === 'string' ? new TextEncoder().encode(input) : Uint8Array.from(input))
+
   // printf '%s' sk-byo-caller | shasum -a 256
   const hash = 'f39485b1ed9b0ba68f2804cb94e29e632f256bd6f37aa4d071cf3f9967a65b1d'
 
@@ -118,6 +121,23 @@ describe('hash-key', () => {
     expect(two.stdout).not.toBe(`${hash}\n`)
     expect(two.stderr).toContain('no request could present it')
     expect(two.stderr).not.toContain('sk-byo')
+  })
+
+  test.each([
+    // printf '\\xef\\xbb\\xbfkey' | sha256sum, and so on: the bytes as they come.
+    [
+      'a byte order mark',
+      [0xef, 0xbb, 0xbf, 0x6b, 0x65, 0x79],
+      '8138df45092679bfab6679dd56bd55d98d70c53df768824d517a7d8a48e46996',
+    ],
+    ['invalid UTF-8', [0x6b, 0xff, 0x0a], '1afd8b9ac52e1dc6ef517551a39b567de3d074e9a1e74d1272282f03d402ea36'],
+    ['letters beyond ASCII', 'kü', '170b16880561d6f5f2d00b8e59a8b3cb5e67ea568180acb81a10ef6c55a77a14'],
+  ])('%s is hashed as it is, with a warning', (_case, input, expected) => {
+    expect(runHashKey(input)).toEqual({
+      stdout: `${expected}\n`,
+      stderr: expect.stringContaining('no request could present it'),
+      exit: 0,
+    })
   })
 
   test.each(['', '\n', '\r\n'])('%j is refused: there is no key', input => {
