@@ -3,7 +3,7 @@ import { type Kind, kinds } from '../resources/index.ts'
 import { MASK } from '../resources/provider-key.ts'
 import { VERSION } from '../version.ts'
 import { HealthResponse } from './health.ts'
-import { type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
+import { CALLER_ERROR_DESCRIPTIONS, type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
 import { documentSchema, type JsonSchema, plainBounds, REGISTRY, viewSchema } from './schema.ts'
 
 export type OpenApiResponse = {
@@ -126,10 +126,12 @@ function responsesOf(auth: Route['auth'], { success, errors, body, errorsInPlain
   const responses: Operation['responses'] = { 200: ok }
   const statuses = auth === 'admin' ? ([...errors, 401, 500] as const) : errors
   for (const status of [...statuses].sort((a, b) => a - b)) {
+    const ofProxy = auth === 'caller' ? CALLER_ERROR_DESCRIPTIONS[status] : undefined
+    const schema = { $ref: `#/components/schemas/${ofProxy === undefined ? 'AdminError' : 'ProxyError'}` }
     const content: Record<string, MediaType> = errorsInPlainText
       ? { 'text/plain': { schema: { type: 'string' } } }
-      : { 'application/json': { schema: { $ref: '#/components/schemas/AdminError' } } }
-    responses[status] = { description: ERROR_DESCRIPTIONS[status], content }
+      : { 'application/json': { schema } }
+    responses[status] = { description: ofProxy ?? ERROR_DESCRIPTIONS[status], content }
   }
   return responses
 }
@@ -181,6 +183,22 @@ function schemas(): Record<string, JsonSchema> {
     properties: { error_msg: { type: 'string', description: 'What was expected and what to do; never a submitted value.' } },
     required: ['error_msg'],
     additionalProperties: false,
+  }
+  all.ProxyError = {
+    type: 'object',
+    properties: {
+      error: {
+        type: 'object',
+        properties: {
+          message: { type: 'string' },
+          type: { type: 'string' },
+          code: { type: 'string' },
+          param: { type: 'string', description: 'The member that is meant.' },
+        },
+        required: ['message', 'type'],
+      },
+    },
+    required: ['error'],
   }
   const { $schema, ...health } = z.toJSONSchema(HealthResponse, { override: ({ jsonSchema }) => plainBounds(jsonSchema) })
   all.HealthResponse = health.$defs?.HealthResponse ?? health

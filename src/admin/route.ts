@@ -43,6 +43,14 @@ export const ERROR_DESCRIPTIONS = {
   503: 'Not healthy; the body lists the checks.',
 } as const
 
+/** The same where the proxy answers, in its own envelope. */
+export const CALLER_ERROR_DESCRIPTIONS: Partial<Record<keyof typeof ERROR_DESCRIPTIONS, string>> = {
+  400: 'The request is no chat completion, or its provider key cannot serve it.',
+  401: "No caller's key, one that is unknown, disabled or expired, or a secret of the provider key that cannot be sent.",
+  404: 'There is no such model.',
+  500: 'The gateway failed; its log has the cause.',
+}
+
 export type Route = {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   /** Path with `{id}` for the one segment that may vary. */

@@ -59,7 +59,7 @@ describe('/admin/openapi.json', () => {
         'GET /admin/v1/models/status 200 401 500',
         'POST /admin/v1/apikeys/{id}/rotate 200 401 404 500',
         'POST /admin/v1/api_keys/{id}/rotate 200 401 404 500',
-        'POST /playground/chat/completions 200 501',
+        'POST /playground/chat/completions 200 400 401 404 500 501',
         ...crud('/admin/v1/provider_keys'),
         ...crud('/admin/v1/models'),
         ...crud('/admin/v1/apikeys'),
@@ -100,6 +100,14 @@ describe('/admin/openapi.json', () => {
       if (path.startsWith('/admin/v1')) expect(operation.security).toBeUndefined()
       else expect(operation.security).toEqual(path.startsWith('/playground') ? [{ ProxyBearer: [] }] : [])
     }
+  })
+
+  test("describes the proxy's errors of the playground in the proxy's envelope", async () => {
+    const playground = operationsOf(await load()).find(({ path }) => path.startsWith('/playground'))
+    const schemaOf = (status: string) => playground?.operation.responses[status]?.content?.['application/json']?.schema
+    for (const status of ['400', '401', '404', '500'])
+      expect(schemaOf(status)).toEqual({ $ref: '#/components/schemas/ProxyError' })
+    expect(schemaOf('501')).toEqual({ $ref: '#/components/schemas/AdminError' })
   })
 
   test('has a schema for each kind and its entry, and every reference leads to one', async () => {
