@@ -26,7 +26,9 @@ export function openMemoryStore({ clock = Date }: { clock?: WallClock } = {}): S
       const draft = table.draft(kind, crypto.randomUUID(), value, 1)
       return table.put(draft, beginWrite())
     },
+    holds: (kind, id) => table.revisionOf(kind, id) !== undefined,
     async replace(kind, id, change) {
+      // Nobody else writes here: what is stored can be read, and there is nothing to repair.
       const now = table.get(kind, id)
       if (!now) return undefined
       const draft = table.draft(kind, id, change(structuredClone(now.value)), now.revision + 1)

@@ -245,13 +245,16 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
       return created
     },
 
-    replace(kind, id, compute, actor) {
+    holds: (kind, id) => table.revisionOf(kind, id) !== undefined,
+
+    replace(kind, id, compute, actor, repair) {
       return write(() => {
-        const now = table.get(kind, id)
         const revision = table.revisionOf(kind, id)
-        if (!now || revision === undefined) return undefined
+        if (revision === undefined) return undefined
+        const now = table.readable(kind, id)
         // A copy: the entry is part of snapshots that requests are working on.
-        const value = compute(structuredClone(now.value))
+        const value = now === undefined ? repair?.() : compute(structuredClone(now))
+        if (value === undefined) return undefined
         return putting('replace', table.draft(kind, id, value, revision + 1), actor)
       })
     },

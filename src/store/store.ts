@@ -59,12 +59,19 @@ export interface Store {
   list<K extends Kind>(kind: K): Entry<K>[]
   get<K extends Kind>(kind: K, id: string): Entry<K> | undefined
   create<K extends Kind>(kind: K, value: Resource[K], actor: Actor): Promise<Entry<K>>
-  /** `change` computes the new document from the one that is stored now; undefined when there is no such id. */
+  /** Whether a row of this id is stored: `get` gives it only while it, or its last good version, is served. */
+  holds(kind: Kind, id: string): boolean
+  /**
+   * `change` computes the new document from the one that is stored now, or from its last good version while that cannot
+   * be read. `repair` gives the new document where there is neither; left out, such a row is treated as absent.
+   * out: undefined when there is no such id
+   */
   replace<K extends Kind>(
     kind: K,
     id: string,
     change: (now: Resource[K]) => Resource[K],
     actor: Actor,
+    repair?: () => Resource[K],
   ): Promise<Entry<K> | undefined>
   remove(kind: Kind, id: string, actor: Actor): Promise<boolean>
   /** Reads the store anew if another process changed it; called by itself every 500 ms at most. */

@@ -163,6 +163,12 @@ export function createTable(clock: WallClock) {
       return shelves[kind].entries.get(id)
     },
 
+    /** The newest version of a row that could be read, whether it is served or not: what a replacement starts from. */
+    readable<K extends Kind>(kind: K, id: string): Resource[K] | undefined {
+      const held = shelves[kind].rows.get(id)
+      return (held?.reading.ok ? held.reading : held?.lastGood)?.entry.value
+    },
+
     /** Revision of a row, whether it is served or not; undefined when there is none. */
     revisionOf(kind: Kind, id: string): number | undefined {
       return shelves[kind].rows.get(id)?.revision

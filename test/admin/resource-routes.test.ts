@@ -1,6 +1,7 @@
-import { describe, expect, test } from 'bun:test'
+import { afterAll, describe, expect, test } from 'bun:test'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { type Store, StoreUnavailable } from '../../src/store/store.ts'
+import { putRow, scratch } from '../store/scratch.ts'
 import { ADMIN_KEY, apiKey, entryOf, isRecord, messageOf, model, openAdmin, providerKey, sha256 } from './harness.ts'
 
 const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown>, Record<string, unknown>][] = [
@@ -291,6 +292,34 @@ describe('rotate', () => {
     const admin = openAdmin()
     expect((await admin.call('POST', '/admin/v1/apikeys/unknown/rotate')).status).toBe(404)
     expect((await admin.call('POST', '/admin/v1/apikeys/unknown/rotate', undefined, {})).status).toBe(401)
+  })
+})
+
+describe('a stored row that was broken by hand', () => {
+  const place = scratch()
+  afterAll(() => place.clean())
+  const admin = openAdmin({ store: place.open() })
+  const path = '/admin/v1/provider_keys/broken'
+  putRow(place.other(), 'provider_keys', 'broken', { display_name: 'pk', adapter: 'openai' }, 3)
+  admin.store.refresh()
+
+  test('is not read, is judged like any other write, and has no credential that `***` could keep', async () => {
+    expect((await admin.call('GET', path)).status).toBe(404)
+    const rejected = await admin.call('PUT', path, { display_name: 'pk' })
+    expect([rejected.status, messageOf(rejected)]).toEqual([400, expect.stringContaining('/secret: is required')])
+    const masked = await admin.call('PUT', path, providerKey({ secret: '***' }))
+    expect([masked.status, messageOf(masked)]).toEqual([
+      400,
+      expect.stringContaining('/secret: *** keeps a stored value, and here is none'),
+    ])
+    expect(admin.store.status.rejected).toHaveLength(1)
+  })
+
+  test('is repaired by PUT, under its id and with the next revision', async () => {
+    const entry = entryOf(await admin.call('PUT', path, providerKey()))
+    expect([entry.id, entry.revision]).toEqual(['broken', 4])
+    expect(entryOf(await admin.call('GET', path))).toEqual(entry)
+    expect(admin.store.status.rejected).toEqual([])
   })
 })
 

@@ -139,6 +139,33 @@ describe('a live store file', () => {
       expect(store.status.rejected).toEqual([])
     })
 
+    test('a row that was never good is absent to a replacement that needs what is stored, and repaired by one that does not', async () => {
+      const store = place.open()
+      const other = place.other()
+      putRow(other, 'models', 'bad', '{"display_name": 5}', 4)
+      store.refresh()
+      expect([store.get('models', 'bad'), store.holds('models', 'bad')]).toEqual([undefined, true])
+      expect(store.holds('models', 'nothing')).toBe(false)
+      const never = (): never => {
+        throw new Error('there is nothing to compute from')
+      }
+      expect(await store.replace('models', 'bad', never, actor)).toBeUndefined()
+      expect(await store.replace('models', 'nothing', never, actor, () => model('m'))).toBeUndefined()
+      const repaired = await store.replace('models', 'bad', never, actor, () => model('m'))
+      expect(repaired).toMatchObject({ id: 'bad', revision: 5, value: { display_name: 'm' } })
+      expect(store.status.rejected).toEqual([])
+      expect(aliases(store)).toEqual(['m'])
+    })
+
+    test('a row that is not served because its name is taken is replaced from what is stored', async () => {
+      const store = place.open()
+      const other = place.other()
+      for (const id of ['first', 'second']) putRow(other, 'provider_keys', id, providerKey('same'))
+      const replaced = await store.replace('provider_keys', 'second', now => ({ ...now, display_name: 'other' }), actor)
+      expect(replaced).toMatchObject({ revision: 2, value: providerKey('other') })
+      expect(store.status.rejected).toEqual([])
+    })
+
     test('a row that was never good can be removed', async () => {
       const store = place.open()
       putRow(place.other(), 'models', 'bad', '{}')

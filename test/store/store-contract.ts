@@ -90,6 +90,14 @@ export function storeContract(name: string, open: (clock: ReturnType<typeof test
       expect(held?.value.display_name).toBe('counted')
     })
 
+    test('an id is held from its creation to its removal, by its own kind', async () => {
+      const { id } = await store.create('models', model('m'), actor)
+      expect(store.holds('models', id)).toBe(true)
+      expect(store.holds('api_keys', id)).toBe(false)
+      await store.remove('models', id, actor)
+      expect(store.holds('models', id)).toBe(false)
+    })
+
     test('an id that is not stored is not replaced and not removed, and nothing changes', async () => {
       const before = store.status
       let computed = 0
