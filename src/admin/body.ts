@@ -1,4 +1,5 @@
 import { JsonError, type JsonObject, type JsonValue, parseJson } from '../lib/json.ts'
+import { nameOfType } from '../resources/wording.ts'
 import { AdminError } from './error.ts'
 
 /** Largest body of a write. source: control-admin-api §2.2 */
@@ -78,12 +79,4 @@ function parse(text: string): JsonValue {
     if (error instanceof JsonError) throw new AdminError(400, `invalid JSON: ${error.message}`)
     throw error
   }
-}
-
-/** The JSON type of a value with its article, for messages. */
-export function nameOfType(value: unknown): string {
-  if (value === null) return 'null'
-  if (Array.isArray(value)) return 'an array'
-  if (typeof value === 'object') return 'an object'
-  return typeof value === 'boolean' ? 'a boolean' : `a ${typeof value}`
 }

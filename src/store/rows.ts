@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { printable } from '../lib/log.ts'
 import { type Kind, RESOURCES, type Resource } from '../resources/index.ts'
+import { isVirtualModel, MISSING, unsupportedMember, wording } from '../resources/wording.ts'
 import type { Entry, Rejection } from './store.ts'
 
 /** A row as it comes out of a database that others may have written to: nothing about it is certain. */
@@ -64,8 +65,9 @@ export function readDocument<K extends Kind>(kind: K, id: string, document: unkn
 function readObject<K extends Kind>(kind: K, id: string, document: object, revision: number): Reading<K> {
   const { schema, unique } = schemas[kind]
   const unknownFields: string[] = []
+  const unsupported = RESOURCES[kind].unsupported.filter(each => isGiven(document, each))
   for (;;) {
-    const result = schema.safeParse(document)
+    const result = schema.safeParse(document, { error: wording })
     if (result.success) {
       const value = result.data
       const name = member(value, unique)
@@ -74,7 +76,9 @@ function readObject<K extends Kind>(kind: K, id: string, document: object, revis
       return { ok: true, entry: { id, value, revision }, name, digest, unknownFields }
     }
     const removed = removeUnknown(document, result.error.issues)
-    if (removed.length === 0) return { ok: false, kind: 'schema_failed', error: describe(result.error.issues) }
+    if (removed.length === 0) {
+      return { ok: false, kind: 'schema_failed', error: describe(kind, unsupported, result.error.issues) }
+    }
     unknownFields.push(...removed)
   }
 }
@@ -105,11 +109,26 @@ function fieldName(path: readonly PropertyKey[]): string {
   return name
 }
 
-function describe(issues: z.core.$ZodIssue[]): string {
-  const shown = issues.slice(0, ISSUES_SHOWN).map(({ path, message }) => `${fieldName(path) || 'document'}: ${message}`)
-  const rest = issues.length - shown.length
+/**
+ * What is wrong, in at most 1,024 characters.
+ * in: the members of the document whose feature this version does not have: they are likely why the rest does not hold
+ */
+function describe(kind: Kind, unsupported: readonly string[], issues: z.core.$ZodIssue[]): string {
+  const isVirtual = unsupported.some(each => isVirtualModel(kind, each))
+  const problems = unsupported.map(each => unsupportedMember(kind, each))
+  for (const { path, message } of issues) {
+    // Judged as a direct model, it lacks what its author had no reason to write.
+    if (!(isVirtual && message === MISSING)) problems.push(`${fieldName(path) || 'document'}: ${message}`)
+  }
+  const shown = problems.slice(0, ISSUES_SHOWN)
+  const rest = problems.length - shown.length
   const text = shown.join('; ') + (rest > 0 ? `; and ${rest} more` : '')
   return text.length > ERROR_CHARACTERS_MAX ? `${text.slice(0, ERROR_CHARACTERS_MAX - 1)}…` : text
+}
+
+/** `null` means that a member is absent, here as anywhere. */
+function isGiven(document: object, key: string): boolean {
+  return (member(document, key) ?? null) !== null
 }
 
 function textOf(document: unknown): string {

@@ -65,7 +65,13 @@ describe('reading stored rows', () => {
     ['no text at all', null, 'non_json', 'the document is not JSON text in UTF-8'],
     ['a number', 42, 'non_json', 'the document is not JSON text in UTF-8'],
     ['JSON but no object', `["${SECRET}"]`, 'parse_failed', 'the document is not a JSON object'],
-    ['a wrong type', JSON.stringify({ ...model('m'), retries: SECRET }), 'schema_failed', 'retries: '],
+    [
+      'a wrong type',
+      JSON.stringify({ ...model('m'), retries: SECRET }),
+      'schema_failed',
+      'retries: must be a number, not a string',
+    ],
+    ['incomplete', '{"display_name":"m","provider":"vllm","model_name":"x"}', 'schema_failed', 'provider_key_id: is required'],
     ['several faults', '{}', 'schema_failed', '; and 1 more'],
   ])('a document that is %s is rejected, the place and the rule named', (_what, document, kind, error) => {
     table.load(1, [{ kind: 'models', id: 'bad', document, revision: 1 }, row('models', 'good', model('good'))])
@@ -80,6 +86,27 @@ describe('reading stored rows', () => {
         last_seen_at: '2026-03-01T12:00:00Z',
       },
     ])
+  })
+
+  test.each(['routing', 'ensemble', 'semantic'])('a %s model is told to be one, and not what a direct model needs', member => {
+    load(row('models', 'm1', { display_name: 'm', [member]: { targets: [] } }))
+    expect(status().rejected).toMatchObject([
+      { last_error: `${member} models are not supported by this version: leave out \`${member}\`` },
+    ])
+    load(row('models', 'm1', { display_name: 5, [member]: { targets: [] }, retries: null }))
+    expect(status().rejected).toMatchObject([
+      { last_error: expect.stringMatching(/; display_name: must be a string, not a number$/) },
+    ])
+  })
+
+  test('a row that cannot be served hears of members that this version does not have; one that can is served without them', () => {
+    load(row('models', 'm1', { display_name: 'm', rate_limit: { rpm: 1 }, cooldown: null }))
+    expect(status().rejected[0]?.last_error).toStartWith(
+      '`rate_limit` is not supported by this version: leave it out; provider: is required; ',
+    )
+    load(row('models', 'm1', { ...model('m'), rate_limit: { rpm: 1 } }))
+    expect(aliases()).toEqual(['m'])
+    expect(status()).toMatchObject({ rejected: [], partiallyCompatible: [{ field: 'rate_limit', count: 1 }] })
   })
 
   test('a document nested beyond all measure is rejected and takes nothing down', () => {
