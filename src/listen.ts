@@ -42,7 +42,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   for (const warning of warnings) log.as('config').warn(warning)
   for (const line of debug) log.as('config').debug(line)
   if (!isRestarted) {
-    log.warn('the process could not start itself anew: at most 256 upstream requests run at once; is /proc mounted?')
+    log.warn('the process could not start itself anew: at most 256 upstream requests run at once')
   }
 
   let gateway: Gateway

@@ -53,7 +53,7 @@ describe('docs/troubleshooting.md', () => {
       'no bridge registered for provider',
       'has no upstream base URL configured',
       'redirects are not followed; check api_base',
-      'log lines were dropped because nobody read them in time',
+      'log lines were lost: nobody read them in time, or their disk was full',
       'the process could not start itself anew',
       'the store is locked by another process',
       'is a database of another program',

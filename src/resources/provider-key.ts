@@ -76,7 +76,7 @@ export const requestOverrides = z
       )
       .meta({ writeOnly: true }),
     forward_client_headers: defaulted(z.array(text()), []).describe(
-      "Names of the caller's headers to forward, each with at most one `*`. Credentials and transport headers are never forwarded.",
+      "Names of the caller's headers to forward, each with at most one `*`. Credentials and transport headers are never forwarded. A header that the caller repeats arrives as one, its values joined by commas.",
     ),
     default_body_fields: defaulted(z.record(z.string(), z.json()), {}).describe(
       'Top-level members added to the request body when the caller did not send them.',
