@@ -1,7 +1,7 @@
-import { rootCertificates } from 'node:tls'
+// Not `import { rootCertificates }`: that would read all roots at the start, 20 ms, for the few gateways that need them.
+import nodeTls from 'node:tls'
 import type { Adapter, Operation } from '../adapters/adapter.ts'
 import { adapterOf } from '../adapters/index.ts'
-import type { Config } from '../config.ts'
 import { GatewayError } from '../errors.ts'
 import type { TlsOptions } from '../lib/fetch.ts'
 import type { ProviderKey } from '../resources/provider-key.ts'
@@ -104,7 +104,7 @@ function tlsOptions(value: ProviderKey, { ca, cert, key, verify }: UpstreamTls):
   const own = [...ca, ...(value.tls?.ca_cert === undefined ? [] : [value.tls.ca_cert])]
   return {
     // `ca` replaces the roots that are trusted by default: they are given again beside our own.
-    ...(own.length === 0 ? {} : { ca: [...rootCertificates, ...own] }),
+    ...(own.length === 0 ? {} : { ca: [...nodeTls.rootCertificates, ...own] }),
     ...(cert === undefined || key === undefined ? {} : { cert, key }),
     rejectUnauthorized: verify && value.tls?.verify !== false,
   }
@@ -130,17 +130,5 @@ function bodyOverrides({ request, response }: ProviderKey): BodyOverrides | unde
     temperatureMax,
     defaults: defaults.map(([key, given]) => [key, JSON.stringify(given)]),
     flattensContent,
-  }
-}
-
-/** Reads the files of `upstream.tls`; the loader of the configuration has already seen that they are usable. */
-export async function readUpstreamTls(config: Config['upstream']['tls']): Promise<UpstreamTls> {
-  const text = (path: string | undefined) => (path === undefined ? undefined : Bun.file(path).text())
-  const ca = await text(config.ca_file)
-  return {
-    ca: ca === undefined ? [] : [ca],
-    cert: await text(config.client_cert_file),
-    key: await text(config.client_key_file),
-    verify: config.verify,
   }
 }
