@@ -19,7 +19,8 @@ export const HELD_BYTES_MAX = 64 * 1024 * 1024
 const ERROR_BYTES_MAX = 64 * 1024
 const AT_ONCE_BYTES_MAX = 1_048_576
 
-export type Reader = { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>; cancel(): Promise<void> }
+type Piece = { done: boolean; value?: Uint8Array | undefined }
+export type Reader = { read(): Promise<Piece>; cancel(): Promise<void> }
 
 /** What an upstream answered well. */
 export type Answer =
@@ -371,34 +372,42 @@ export class UpstreamStream {
 
   /** Reads until there is something to send, which the next `read` gives. */
   async readFirst(): Promise<void> {
-    while (this.ready === '' && !this.isDone) await this.readPiece()
+    while (this.ready === '' && !this.isDone) this.ready = await this.read()
     if (this.rewriter.events === 0 && !this.rewriter.isDone) {
       throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
     }
   }
 
-  /** What to send next, '' when a piece held nothing for the caller. */
-  async read(): Promise<string> {
-    if (this.ready === '') {
-      if (this.failure) throw this.failure
-      await this.readPiece()
-    }
+  /**
+   * What to send next, '' when a piece held nothing for the caller. Every token passes here: plain promises with functions
+   * that are there already, since an async function leaves several objects behind for each call.
+   */
+  read(): Promise<string> {
+    if (this.ready !== '') return Promise.resolve(this.take())
+    if (this.failure) return Promise.reject(this.failure)
+    this.open.arm(this.target.streamTimeoutMs)
+    return this.reader.read().then(this.onPiece, this.onBroken)
+  }
+
+  private take(): string {
     const text = this.ready
     this.ready = ''
     return text
   }
 
-  private async readPiece(): Promise<void> {
-    this.open.arm(this.target.streamTimeoutMs)
-    let piece: { done: boolean; value?: Uint8Array | undefined }
-    try {
-      piece = await this.reader.read()
-    } catch (error) {
-      throw this.open.explain(error)
-    } finally {
-      // The silence that counts is the upstream's, not the time that the caller takes to read.
-      this.open.disarm()
-    }
+  // The silence that counts is the upstream's, not the time that the caller takes to read: the deadline rests between reads.
+  private readonly onPiece = (piece: Piece): string => {
+    this.open.disarm()
+    this.accept(piece)
+    return this.take()
+  }
+
+  private readonly onBroken = (error: unknown): never => {
+    this.open.disarm()
+    throw this.open.explain(error)
+  }
+
+  private accept(piece: Piece): void {
     try {
       if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
       if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
@@ -410,7 +419,7 @@ export class UpstreamStream {
     if (piece.done && !this.rewriter.isDone) {
       // A body that ends while we end it ourselves is no clean end.
       if (this.open.reason) throw this.open.reason
-      if (!this.rewriter.isDone && this.rewriter.events > 0 && this.target.upstream.doneMarker === 'required') {
+      if (this.rewriter.events > 0 && this.target.upstream.doneMarker === 'required') {
         this.input.log.as('upstream').warn('stream ended without [DONE]', {
           request_id: this.input.exchange.requestId,
           provider_key: this.target.upstream.name,

@@ -139,6 +139,8 @@ export function replyStream(
   let timer: ReturnType<typeof setTimeout> | undefined
   let sentAt = clock.monotonic()
   let isOver = false
+  let onText: ((text: string) => Promise<void> | undefined) | undefined
+  let onError: ((error: unknown) => void) | undefined
 
   const over = () => {
     isOver = true
@@ -156,25 +158,34 @@ export function replyStream(
       timer = setTimeout(beat, heartbeatMs, controller)
     } else timer = setTimeout(beat, heartbeatMs - silentMs, controller)
   }
-  const step = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
+  /** Asks the upstream for more and passes it on. Every token passes here: no async function, and no function made anew. */
+  const step = (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
+    if (!stream) return open(controller)
+    onText ??= text => pass(controller, text)
+    onError ??= error => fail(controller, toGatewayError(error))
+    return stream.read().then(onText, onError)
+  }
+  const open = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
     try {
-      stream ??= await source
-      let text = ''
-      while (text === '' && !stream.isDone) text = await stream.read()
-      if (text === '' && stream.isDone) text = await stream.read()
-      if (isOver) return
-      if (text !== '') {
-        exchange.firstByteAt ??= clock.monotonic()
-        sentAt = clock.monotonic()
-        controller.enqueue(toBytes(text))
-      }
-      if (stream.isDone) {
-        over()
-        controller.close()
-      }
+      stream = await source
     } catch (error) {
-      fail(controller, toGatewayError(error))
+      return fail(controller, toGatewayError(error))
     }
+    return step(controller)
+  }
+  const pass = (controller: ReadableStreamDefaultController<Uint8Array>, text: string): Promise<void> | undefined => {
+    if (isOver || !stream) return undefined
+    if (text !== '') {
+      sentAt = clock.monotonic()
+      exchange.firstByteAt ??= sentAt
+      controller.enqueue(toBytes(text))
+    }
+    if (stream.isDone) {
+      over()
+      controller.close()
+      return undefined
+    }
+    return text === '' ? step(controller) : undefined
   }
   const fail = (controller: ReadableStreamDefaultController<Uint8Array>, error: GatewayError) => {
     if (isOver) return
