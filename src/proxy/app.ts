@@ -131,8 +131,10 @@ function isPlain(request: Request): boolean {
 function pathOf(url: string): string {
   const start = url.indexOf('/', url.indexOf('//') + 2)
   if (start < 0) return '/'
-  const end = url.slice(start).search(/[?#]/)
-  return end < 0 ? url.slice(start) : url.slice(start, start + end)
+  const query = url.indexOf('?', start)
+  const fragment = url.indexOf('#', start)
+  const end = Math.min(query < 0 ? url.length : query, fragment < 0 ? url.length : fragment)
+  return url.slice(start, end)
 }
 
 function isHealthPath(path: string): path is HealthPath {
