@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { defaulted, optional, text } from './fields.ts'
+import { RateLimit } from './rate-limit.ts'
 
 export const ApiKey = z
   .strictObject({
@@ -21,8 +22,9 @@ export const ApiKey = z
     disabled: defaulted(z.boolean(), false)
       .transform(disabled => (disabled ? true : undefined))
       .describe('`true` refuses the key until it is enabled again.'),
-    team_id: optional(text()).describe('Team of the caller, for records and header templates.'),
-    user_id: optional(text()).describe('User behind the key, for records and header templates.'),
+    rate_limit: optional(RateLimit).describe('Limits of this key, over all models.'),
+    team_id: optional(text()).describe('Team of the caller, for rate-limit policies, records and header templates.'),
+    user_id: optional(text()).describe('User behind the key, for rate-limit policies, records and header templates.'),
     user_name: optional(text()).describe('Name of the user, for records.'),
   })
   .meta({

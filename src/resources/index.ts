@@ -4,8 +4,10 @@
  */
 import type { z } from 'zod'
 import { ApiKey } from './api-key.ts'
-import { Model } from './model.ts'
+import type { Form } from './form.ts'
+import { formOfModel, Model } from './model.ts'
 import { ProviderKey, type Refusal, refusalsOfProviderKey } from './provider-key.ts'
+import { formOfPolicy, RateLimitPolicy } from './rate-limit-policy.ts'
 
 export type ResourceKind = {
   /** Name of the schema in messages and in OpenAPI. */
@@ -24,6 +26,11 @@ export type ResourceKind = {
   unsupported: readonly string[]
   /** Rules for writes alone, which stored documents are not held to. in: the document as it was submitted */
   refusals?: (document: Readonly<Record<string, unknown>>) => Refusal[]
+  /**
+   * Of a kind that has several forms, the one that a document is to be judged by: a union could not tell what is wrong.
+   * in: any object
+   */
+  formOf?: (document: Readonly<Record<string, unknown>>) => Form
 }
 
 export const RESOURCES = {
@@ -42,16 +49,8 @@ export const RESOURCES = {
     paths: ['models'],
     tag: 'Models',
     unique: 'display_name',
-    unsupported: [
-      'routing',
-      'ensemble',
-      'semantic',
-      'rate_limit',
-      'background_model_check',
-      'cooldown',
-      'embedding',
-      'auto_prompt_caching',
-    ],
+    unsupported: ['ensemble', 'semantic', 'embedding', 'auto_prompt_caching'],
+    formOf: formOfModel,
   },
   api_keys: {
     name: 'ApiKey',
@@ -59,18 +58,24 @@ export const RESOURCES = {
     paths: ['apikeys', 'api_keys'],
     tag: 'Caller API Keys',
     unique: 'key_hash',
-    unsupported: [
-      'rate_limit',
-      'mcp_access',
-      'mcp_rate_limits',
-      'allowed_agents',
-      'allowed_routes',
-      'jwt_subject',
-      'jwt_provider',
-    ],
+    unsupported: ['mcp_access', 'mcp_rate_limits', 'allowed_agents', 'allowed_routes', 'jwt_subject', 'jwt_provider'],
+  },
+  rate_limit_policies: {
+    name: 'RateLimitPolicy',
+    schema: RateLimitPolicy,
+    paths: ['rate_limit_policies'],
+    tag: 'Rate Limit Policies',
+    unique: 'name',
+    unsupported: [],
+    formOf: formOfPolicy,
   },
 } as const satisfies Record<string, ResourceKind>
 
 export type Kind = keyof typeof RESOURCES
-export type Resource = { provider_keys: ProviderKey; models: Model; api_keys: ApiKey }
+export type Resource = {
+  provider_keys: ProviderKey
+  models: Model
+  api_keys: ApiKey
+  rate_limit_policies: RateLimitPolicy
+}
 export const kinds = Object.keys(RESOURCES) as Kind[]

@@ -1,6 +1,6 @@
 import type { ApiKey } from '../resources/api-key.ts'
 import type { Kind } from '../resources/index.ts'
-import type { Model } from '../resources/model.ts'
+import { type DirectModel, isGroup, type Model, type ModelGroup } from '../resources/model.ts'
 import type { ProviderKey } from '../resources/provider-key.ts'
 import type { Entry } from './store.ts'
 
@@ -20,6 +20,18 @@ export type Snapshot = {
   entries: { readonly [K in Kind]: ReadonlyMap<string, Entry<K>> }
 }
 
+/** Rows of `models` by their kind. */
+export type DirectEntry = { id: string; value: DirectModel; revision: number }
+export type GroupEntry = { id: string; value: ModelGroup; revision: number }
+
+export function isGroupEntry(entry: Entry<'models'>): entry is GroupEntry {
+  return isGroup(entry.value)
+}
+
+export function isDirectEntry(entry: Entry<'models'>): entry is DirectEntry {
+  return !isGroup(entry.value)
+}
+
 /** A caller key with its allow-list made ready. */
 export type CallerKey = {
   entry: Entry<'api_keys'>
@@ -36,11 +48,11 @@ export type { ApiKey, Model, ProviderKey }
  */
 export type Wildcards = {
   /** The model with the longest pattern that matches, and what its `*` stands for. */
-  match(name: string): { model: Entry<'models'>; captured: string } | undefined
+  match(name: string): { model: DirectEntry; captured: string } | undefined
 }
 
-export function buildWildcards(models: Iterable<Entry<'models'>>): Wildcards {
-  const byShape = new Map<string, { before: number; after: number; patterns: Map<string, Entry<'models'>> }>()
+export function buildWildcards(models: Iterable<DirectEntry>): Wildcards {
+  const byShape = new Map<string, { before: number; after: number; patterns: Map<string, DirectEntry> }>()
   for (const model of models) {
     const parts = model.value.display_name.split('*')
     const [before = '', after = ''] = parts
@@ -106,10 +118,11 @@ export function buildSnapshot(revision: number, entries: Snapshot['entries'], pr
 
 function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'models' | 'wildcards'> {
   const models = new Map<string, Entry<'models'>>()
-  const patterns: Entry<'models'>[] = []
+  const patterns: DirectEntry[] = []
   for (const model of entries.values()) {
     const alias = model.value.display_name
-    if (alias.includes('*')) patterns.push(model)
+    // Only direct models are patterns: a group whose alias holds a star is asked for by just that name (proxy-01 §2).
+    if (alias.includes('*') && isDirectEntry(model)) patterns.push(model)
     else if (!models.has(alias)) models.set(alias, model)
   }
   return { models, wildcards: buildWildcards(patterns) }

@@ -59,7 +59,7 @@ export type Table = ReturnType<typeof createTable>
  * a row that is good today.
  */
 export function createTable(clock: WallClock) {
-  const shelves: Shelves = { provider_keys: newShelf(), models: newShelf(), api_keys: newShelf() }
+  const shelves: Shelves = newShelves()
   let strangers: Stranger[] = []
   let snapshot: Snapshot = buildSnapshot(0, entriesOf(shelves))
 
@@ -181,7 +181,7 @@ export function createTable(clock: WallClock) {
      */
     load(revision: number, rows: Iterable<Row>): void {
       const now = clock.now()
-      const next: Shelves = { provider_keys: newShelf(), models: newShelf(), api_keys: newShelf() }
+      const next: Shelves = newShelves()
       const met: Stranger[] = []
       for (const row of rows) {
         const { kind, id } = row
@@ -310,6 +310,15 @@ export function createTable(clock: WallClock) {
   }
 }
 
+function newShelves(): Shelves {
+  return {
+    provider_keys: newShelf(),
+    models: newShelf(),
+    api_keys: newShelf(),
+    rate_limit_policies: newShelf(),
+  }
+}
+
 function newShelf<K extends Kind>(): Shelf<K> {
   return { rows: new Map(), entries: new Map(), names: new Map(), troubled: [], unknownFields: new Map() }
 }
@@ -319,6 +328,7 @@ function entriesOf(shelves: Shelves): Snapshot['entries'] {
     provider_keys: shelves.provider_keys.entries,
     models: shelves.models.entries,
     api_keys: shelves.api_keys.entries,
+    rate_limit_policies: shelves.rate_limit_policies.entries,
   }
 }
 
