@@ -27,7 +27,10 @@ export type Refusal = {
  * exchange, and ended exactly once, whatever becomes of the request.
  */
 export interface Lease {
-  /** Adds tokens to `tpm` and `tpd` of every bucket, in the windows of `nowMs`, and gives the places back. */
+  /**
+   * Adds tokens to `tpm` and `tpd` of every bucket, in the windows of `nowMs`, and gives the places back. Does nothing the
+   * second time, or after `release`. A count that is no positive number adds nothing.
+   */
   commit(tokens: number, nowMs: number): void
   /** Gives the places back; requests stay counted. Does nothing the second time, or after `commit`. */
   release(): void
@@ -39,14 +42,35 @@ export type Standing = {
   requests: { rps: number; rpm: number; rph: number; rpd: number }
   tokens: { tpm: number; tpd: number }
   inFlight: number
+  /** Whole seconds until the windows of `rpm` and `tpm` end, at least 1. */
+  minuteResetSecs: number
+}
+
+/** How often requests were refused for one reason, since the start. source: proxy-06 §7 */
+export type RejectionCount = {
+  /** Refusals for `concurrency` are among `requests`. */
+  scope: 'requests' | 'tokens'
+  layer: BucketLimit['layer']
+  /** Empty outside policies; `other` for those that came after too many different ones. */
+  policyId: string
+  count: number
 }
 
 /** The counters of all buckets. */
 export interface Limiter {
-  /** Lets a request into all of the buckets, or into none: then no counter has changed. */
+  /**
+   * Lets a request into all of the buckets, or into none: then no counter has changed. Buckets are asked in the given order
+   * and the first that refuses is told; one that is named twice must let it pass twice, and counts it once.
+   */
   reserve(buckets: readonly BucketLimit[], nowMs: number): Lease | Refusal
+  /** Of a bucket that nothing was counted in: all zero. */
   standing(key: string, nowMs: number): Standing
+  rejections(): Iterable<RejectionCount>
   /** Buckets that are remembered, and places that are taken in all of them together. */
   readonly size: number
   readonly inFlight: number
+}
+
+export function isRefusal(outcome: Lease | Refusal): outcome is Refusal {
+  return 'scope' in outcome
 }
