@@ -1,5 +1,7 @@
 /** The metrics and status listener: what monitoring reads, without authentication and without a secret. */
+import type { Clock } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
+import type { ModelHealth } from '../model-health.ts'
 import type { Store } from '../store/store.ts'
 import { configStatus, hasConfig } from './config.ts'
 import { frontDoor, withoutBody, withStandardHeaders } from './front-door.ts'
@@ -9,6 +11,8 @@ import { modelStatus } from './models.ts'
 export type StatusOptions = {
   store: Store
   log: Log
+  clock: Clock
+  modelHealth: ModelHealth
   /** Path of the scrape page, with its leading slash, such as `/metrics`. */
   metricsPath: string
   /** Text of further metric families, shown behind the `aisix_config_*` ones. */
@@ -21,7 +25,7 @@ export type StatusApp = { fetch(request: Request): Promise<Response> }
  * Answers `/status/config`, `/status/ready`, `/status/models` and the scrape page, to GET and HEAD.
  * source: control-bootstrap §5.2 and §5.3
  */
-export function createStatusApp({ store, log, metricsPath, moreMetrics }: StatusOptions): StatusApp {
+export function createStatusApp({ store, log, clock, modelHealth, metricsPath, moreMetrics }: StatusOptions): StatusApp {
   const logStatus = log.as('status')
   const configMetrics = createConfigMetrics()
   const pages = new Map<string, () => Response>([
@@ -30,7 +34,7 @@ export function createStatusApp({ store, log, metricsPath, moreMetrics }: Status
     [
       '/status/models',
       () => {
-        if (hasConfig(store.status)) return json(200, modelStatus(store.snapshot))
+        if (hasConfig(store.status)) return json(200, modelStatus(store.snapshot, modelHealth, clock.now()))
         return json(500, { error_msg: 'failed to list models' })
       },
     ],

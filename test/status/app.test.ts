@@ -1,4 +1,8 @@
 import { describe, expect, test } from 'bun:test'
+import { GatewayError } from '../../src/errors.ts'
+import { systemClock } from '../../src/gateway.ts'
+import { createModelHealth, healthRules } from '../../src/model-health.ts'
+import { DirectModel } from '../../src/resources/model.ts'
 import { createStatusApp, type StatusOptions } from '../../src/status/app.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Rejection, Store, StoreStatus } from '../../src/store/store.ts'
@@ -10,7 +14,14 @@ const AT = '2030-01-01T00:00:00Z'
 function open(options: Partial<StatusOptions> = {}) {
   const lines: string[] = []
   const store = options.store ?? openMemoryStore()
-  const app = createStatusApp({ store, log: captureLog(lines), metricsPath: '/metrics', ...options })
+  const app = createStatusApp({
+    store,
+    log: captureLog(lines),
+    clock: systemClock,
+    modelHealth: createModelHealth(),
+    metricsPath: '/metrics',
+    ...options,
+  })
   const get = async (path: string, method = 'GET') => {
     const response = await app.fetch(new Request(`http://127.0.0.1:9090${path}`, { method }))
     const text = await response.text()
@@ -103,9 +114,15 @@ describe('/status/ready', () => {
 
 describe('/status/models', () => {
   test('is byte for byte what the admin API answers', async () => {
-    const admin = await filled()
-    await admin.call('POST', '/admin/v1/models', model('pk'))
-    const { text, headers } = await open({ store: admin.store }).get('/status/models')
+    const modelHealth = createModelHealth()
+    const admin = openAdmin({ modelHealth })
+    const { id } = entryOf(await admin.call('POST', '/admin/v1/models', model('pk')))
+    const nowMs = admin.clock.nowMs
+    const failure = new GatewayError('timeout', 'upstream request timed out after 1000ms')
+    modelHealth.of(id).failed(failure, healthRules(DirectModel.parse(model('pk'))), nowMs)
+    const clock = { now: () => nowMs, monotonic: () => nowMs }
+    const { text, headers } = await open({ store: admin.store, modelHealth, clock }).get('/status/models')
+    expect(text).toContain('"status":"cooldown"')
     expect(text).toBe((await admin.call('GET', '/admin/v1/models/status')).text)
     expect(headers.get('content-type')).toStartWith('application/json')
   })

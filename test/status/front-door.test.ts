@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { systemClock } from '../../src/gateway.ts'
+import { createModelHealth } from '../../src/model-health.ts'
 import { createStatusApp } from '../../src/status/app.ts'
 import { frontDoor, peerAddress } from '../../src/status/front-door.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
@@ -10,7 +12,13 @@ const servers: ReturnType<typeof Bun.serve>[] = []
 
 beforeAll(() => {
   const admin = openAdmin()
-  const status = createStatusApp({ store: openMemoryStore(), log: captureLog(lines), metricsPath: '/livez' })
+  const status = createStatusApp({
+    store: openMemoryStore(),
+    log: captureLog(lines),
+    clock: systemClock,
+    modelHealth: createModelHealth(),
+    metricsPath: '/livez',
+  })
   for (const app of [admin, status]) {
     servers.push(Bun.serve({ hostname: '127.0.0.1', port: 0, development: false, fetch: request => app.fetch(request) }))
   }
