@@ -21,6 +21,10 @@ export const ERRORS = {
   endpoint_removed: { status: 410, type: 'invalid_request_error', code: 'endpoint_removed' },
   model_not_found: { status: 404, type: 'model_not_found' },
   not_implemented: { status: 501, type: 'not_implemented' },
+  rate_limited: { status: 429, type: 'rate_limit_exceeded' },
+  /** Every target of a group is over a limit of its own (proxy-05 §4). */
+  targets_rate_limited: { status: 429, type: 'upstream_error' },
+  all_candidates_unavailable: { status: 503, type: 'all_candidates_unavailable' },
   provider_unavailable: { status: 503, type: 'provider_unavailable' },
   invalid_upstream_config: { status: 400, type: 'invalid_request_error' },
   invalid_upstream_credentials: { status: 401, type: 'authentication_error' },
@@ -50,6 +54,8 @@ export type ErrorDetails = {
   retry?: 'yes' | 'if-configured' | 'no'
   /** Status that the upstream answered with, where it answered. */
   upstreamStatus?: number
+  /** The rate-limit policy that refused the request. */
+  policy?: { id: string; name: string }
 }
 
 export class GatewayError extends Error {
@@ -60,6 +66,7 @@ export class GatewayError extends Error {
   readonly retryAfterSecs: number | undefined
   readonly retry: 'yes' | 'if-configured' | 'no'
   readonly upstreamStatus: number | undefined
+  readonly policy: { id: string; name: string } | undefined
   /** Set by `dispatch` once it has tried again: the caller's own SDK need not (`x-should-retry: false`). */
   wasRetried = false
 
@@ -77,6 +84,7 @@ export class GatewayError extends Error {
     this.retryAfterSecs = details.retryAfterSecs
     this.retry = details.retry ?? 'no'
     this.upstreamStatus = details.upstreamStatus
+    this.policy = details.policy
   }
 }
 
@@ -98,7 +106,9 @@ export function invalidRequest(message: string, details?: ErrorDetails): Gateway
   return new GatewayError('invalid_request', `request payload is invalid: ${message}`, details)
 }
 
-export type OpenAiError = { error: { message: string; type: string; param?: string; code?: string } }
+export type OpenAiError = {
+  error: { message: string; type: string; param?: string; code?: string; policy?: { id: string; name: string } }
+}
 
 /** The envelope of OpenAI's dialect; `param` and `code` are left out when unset, never null (proxy-01 §8). */
 export function openAiEnvelope(error: GatewayError): OpenAiError {
@@ -108,6 +118,7 @@ export function openAiEnvelope(error: GatewayError): OpenAiError {
       type: error.type,
       ...(error.param === undefined ? {} : { param: error.param }),
       ...(error.code === undefined ? {} : { code: error.code }),
+      ...(error.policy === undefined ? {} : { policy: error.policy }),
     },
   }
 }

@@ -1,4 +1,6 @@
 import type { GatewayError } from './errors.ts'
+import type { Lease } from './limits/limit.ts'
+import type { HealthRules, ModelState } from './model-health.ts'
 
 /** Token counts of one request, as far as they are known. */
 export type Usage = {
@@ -14,6 +16,9 @@ export type Usage = {
 /** What one try at one target came to. */
 export type Attempt = {
   index: number
+  /** The direct model that was tried: a member where a group was asked for. */
+  modelId: string
+  model: string
   kind: 'initial' | 'retry' | 'fallback'
   startedAt: number
   endedAt: number | undefined
@@ -24,6 +29,25 @@ export type Attempt = {
   /** The upstream's own id of its answer. */
   providerRequestId: string | undefined
   providerModelVersion: string | undefined
+}
+
+/** A new record of a try at a model. */
+export function openAttempt(exchange: Exchange, kind: Attempt['kind'], modelId: string, model: string, now: number): Attempt {
+  const attempt: Attempt = {
+    index: exchange.attempts.length,
+    modelId,
+    model,
+    kind,
+    startedAt: now,
+    endedAt: undefined,
+    firstEventMs: undefined,
+    status: undefined,
+    errorKind: undefined,
+    providerRequestId: undefined,
+    providerModelVersion: undefined,
+  }
+  exchange.attempts.push(attempt)
+  return attempt
 }
 
 export type Outcome = 'success' | 'error' | 'client_disconnected'
@@ -56,6 +80,15 @@ export class Exchange {
   /** Events of a stream that carried text, reasoning or arguments, and how many bytes of those: the base of estimates. */
   contentEvents = 0
   contentBytes = 0
+  /** The group that was asked for, where one was; `model` is then the member that was tried last. */
+  group: string | undefined
+  /** What the request holds of the limits of its key, its model and the policies, from admission until it settles. */
+  lease: Lease | undefined
+  /** The model that is being tried, or that is answering; undefined between tries and once all have failed. */
+  member: ModelState | undefined
+  /** What failures of that model mean. */
+  memberRules: HealthRules | undefined
+  private memberLease: Lease | undefined
   firstByteAt: number | undefined
   settledAt: number | undefined
 
@@ -71,6 +104,39 @@ export class Exchange {
 
   get attempt(): Attempt | undefined {
     return this.attempts[this.attempts.length - 1]
+  }
+
+  /** A target takes the request: it counts among what is under way there until `leave`. */
+  enter(member: ModelState, rules: HealthRules, lease: Lease | undefined): void {
+    this.leave()
+    if (this.settledAt !== undefined) {
+      lease?.release()
+      throw new Error('a settled exchange takes up no target: nothing would give it back')
+    }
+    member.inFlight += 1
+    this.member = member
+    this.memberRules = rules
+    this.memberLease = lease
+  }
+
+  /** The target that was tried has failed, or the request is over. */
+  leave(): void {
+    if (!this.member) return
+    this.member.inFlight -= 1
+    this.member = undefined
+    this.memberLease?.release()
+    this.memberLease = undefined
+  }
+
+  /** Gives back all that the request holds, and charges what it used. in: epoch milliseconds, for the windows of tokens */
+  release(nowMs: number): void {
+    const tokens = this.usage?.totalTokens ?? 0
+    if (tokens > 0) {
+      this.lease?.commit(tokens, nowMs)
+      this.memberLease?.commit(tokens, nowMs)
+    }
+    this.lease?.release()
+    this.leave()
   }
 
   get outcome(): Outcome {

@@ -1,6 +1,7 @@
 import type { Config } from './config.ts'
 import type { Fetch } from './lib/fetch.ts'
 import type { Log } from './lib/log.ts'
+import type { Limiter } from './limits/limit.ts'
 import type { ModelHealth } from './model-health.ts'
 import type { Store } from './store/store.ts'
 
@@ -25,6 +26,8 @@ export type Gateway = {
   random: () => number
   log: Log
   modelHealth: ModelHealth
+  /** Counters of rate limits, by the ids of what they limit: they outlive changes of configuration. */
+  limiter: Limiter
   lifecycle: Lifecycle
 }
 

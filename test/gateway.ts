@@ -3,12 +3,14 @@ import { loadConfig } from '../src/config.ts'
 import { type Clock, type Gateway, systemClock } from '../src/gateway.ts'
 import { runtimeFetch } from '../src/lib/fetch.ts'
 import { createLog } from '../src/lib/log.ts'
+import { createLimiter } from '../src/limits/limiter.ts'
 import { createModelHealth } from '../src/model-health.ts'
 import { createProxyApp } from '../src/proxy/app.ts'
 import type { UpstreamTls } from '../src/proxy/upstream.ts'
 import { ApiKey } from '../src/resources/api-key.ts'
-import { Model } from '../src/resources/model.ts'
+import { DirectModel, ModelGroup } from '../src/resources/model.ts'
 import { ProviderKey } from '../src/resources/provider-key.ts'
+import { RateLimitPolicy } from '../src/resources/rate-limit-policy.ts'
 import { openMemoryStore } from '../src/store/memory.ts'
 import type { Entry, Store } from '../src/store/store.ts'
 
@@ -48,6 +50,13 @@ export type TestGateway = {
   /** Rows that are there from the start. */
   rows: { providerKey: Entry<'provider_keys'>; model: Entry<'models'>; apiKey: Entry<'api_keys'> }
   addModel(members: Section): Promise<Entry<'models'>>
+  /** A model group of this alias; `routing.targets` may be aliases alone. */
+  addGroup(
+    display_name: string,
+    routing: Section & { targets: readonly (string | Section)[] },
+    members?: Section,
+  ): Promise<Entry<'models'>>
+  addPolicy(members: Section): Promise<Entry<'rate_limit_policies'>>
   addProviderKey(members: Section): Promise<Entry<'provider_keys'>>
   addApiKey(key: string, members?: Section): Promise<Entry<'api_keys'>>
   /** Posts under the caller's key; a body that is no string or bytes is written as JSON. */
@@ -60,6 +69,18 @@ export type TestGateway = {
   /** Resolves when no exchange is open; fails after some seconds. */
   idle(): Promise<void>
   stop(): Promise<void>
+}
+
+/** A clock that stands still until a test moves it; durations stay real, since waiting for sockets takes real time. */
+export function testClock(startMs = Date.parse('2026-03-02T12:00:00.000Z')): Clock & { advance(ms: number): void } {
+  let ms = startMs
+  return {
+    now: () => ms,
+    monotonic: () => performance.now(),
+    advance(by) {
+      ms += by
+    },
+  }
 }
 
 export function sha256(text: string): string {
@@ -107,6 +128,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     random: () => 0,
     log,
     modelHealth: createModelHealth(),
+    limiter: createLimiter(),
     lifecycle: { isDraining: false, inFlight: 0, startedAtMs: clock.now() },
   }
   const app = createProxyApp(gateway, options.tls ?? { ca: [], cert: undefined, key: undefined, verify: true })
@@ -144,9 +166,20 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
   const addModel = (members: Section) =>
     store.create(
       'models',
-      Model.parse({ provider: 'vllm', model_name: UPSTREAM_MODEL, provider_key_id: providerKey.id, retries: 0, ...members }),
+      DirectModel.parse({
+        provider: 'vllm',
+        model_name: UPSTREAM_MODEL,
+        provider_key_id: providerKey.id,
+        retries: 0,
+        ...members,
+      }),
       ACTOR,
     )
+  const addGroup: TestGateway['addGroup'] = (display_name, routing, members = {}) => {
+    const targets = routing.targets.map(target => (typeof target === 'string' ? { model: target } : target))
+    return store.create('models', ModelGroup.parse({ display_name, routing: { ...routing, targets }, ...members }), ACTOR)
+  }
+  const addPolicy = (members: Section) => store.create('rate_limit_policies', RateLimitPolicy.parse(members), ACTOR)
   const addApiKey = (key: string, members: Section = {}) =>
     store.create('api_keys', ApiKey.parse({ key_hash: sha256(key), allowed_models: ['*'], ...members }), ACTOR)
   const model = await addModel({ display_name: ALIAS, ...options.model })
@@ -169,6 +202,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     logs,
     rows: { providerKey, model, apiKey },
     addModel,
+    addGroup,
+    addPolicy,
     addProviderKey,
     addApiKey,
     post,

@@ -5,6 +5,7 @@ import type { Gateway } from '../gateway.ts'
 import { type AddressSource, frontDoor, withoutBody } from '../status/front-door.ts'
 import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
 import { isUsableRequestId } from '../wire/headers.ts'
+import { createAdmission } from './admit.ts'
 import { authenticate } from './authenticate.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
@@ -27,9 +28,11 @@ type Env = { Bindings: { exchange: Exchange; server: AddressSource | undefined }
 /** The listener that callers reach: opens an exchange for each request and hands it to its endpoint. */
 export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const { config, store, lifecycle, clock } = gateway
+  const router = createRouter(config.upstream, tls, gateway.modelHealth)
   const proxy: ProxyState = {
     gateway,
-    router: createRouter(config.upstream, tls),
+    router,
+    admission: createAdmission(gateway.limiter),
     dial: createDialer({
       fetch: gateway.fetch,
       proxy: config.upstream.proxy,
@@ -204,6 +207,20 @@ async function drain(request: Request): Promise<Drained> {
   }
 }
 
+/** What scripts of other origins may read besides the simple headers. */
+const EXPOSED_HEADERS = [
+  'x-aisix-request-id',
+  'x-request-id',
+  'retry-after',
+  'x-aisix-call-id',
+  'x-aisix-served-by',
+  ...['limit-requests', 'remaining-requests', 'reset-requests', 'limit-tokens', 'remaining-tokens', 'reset-tokens'].map(
+    name => `x-ratelimit-${name}`,
+  ),
+  'x-ratelimit-limit-concurrent',
+  'x-ratelimit-remaining-concurrent',
+].join(', ')
+
 type Cors = {
   preflight(gateway: Gateway, exchange: Exchange, request: Request): Response | undefined
   mark(request: Request, answer: Response): Response
@@ -231,7 +248,7 @@ function createCors(origins: readonly string[]): Cors | undefined {
       const origin = allowed(request)
       if (origin === undefined) return answer
       answer.headers.set('access-control-allow-origin', origin)
-      answer.headers.set('access-control-expose-headers', 'x-aisix-request-id, x-request-id, retry-after')
+      answer.headers.set('access-control-expose-headers', EXPOSED_HEADERS)
       if (origin !== '*') answer.headers.append('vary', 'origin')
       return answer
     },

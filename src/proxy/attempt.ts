@@ -1,7 +1,8 @@
 import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
-import type { Attempt, Exchange } from '../exchange.ts'
+import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
+import type { CallerKey } from '../store/snapshot.ts'
 import { toBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
@@ -36,6 +37,7 @@ export type AttemptInput = {
   /** Headers of the caller, for the operator's allow-list. */
   callerHeaders: Headers
   exchange: Exchange
+  callerKey: CallerKey
   caller: Caller
   log: Log
   monotonic: () => number
@@ -105,23 +107,12 @@ export function timedOut(ms: number): GatewayError {
  * One try at one target: one fetch, one deadline.
  * throws: GatewayError, whose `retry` says whether another try may help
  */
-export async function attempt(input: AttemptInput, target: Target): Promise<Answer> {
+export async function attempt(input: AttemptInput, target: Target, kind: Attempt['kind']): Promise<Answer> {
   const { endpoint, question, exchange, caller } = input
   const { upstream } = target
   const url = upstream.urls[endpoint.operation]
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
-  const record: Attempt = {
-    index: exchange.attempts.length,
-    kind: exchange.attempts.length === 0 ? 'initial' : 'retry',
-    startedAt: input.monotonic(),
-    endedAt: undefined,
-    firstEventMs: undefined,
-    status: undefined,
-    errorKind: undefined,
-    providerRequestId: undefined,
-    providerModelVersion: undefined,
-  }
-  exchange.attempts.push(record)
+  const record = openAttempt(exchange, kind, target.modelId, target.model, input.monotonic())
   const open = new OpenAttempt(caller)
   if (caller.isGone) throw open.explain(undefined)
   try {
@@ -140,7 +131,7 @@ export async function attempt(input: AttemptInput, target: Target): Promise<Answ
         upstream.asksUsage = false
         open.release()
         exchange.attempts.pop()
-        return await attempt(input, target)
+        return await attempt(input, target, kind)
       }
       throw error
     }
@@ -152,6 +143,7 @@ export async function attempt(input: AttemptInput, target: Target): Promise<Answ
     if (typeof held !== 'string') return held
     const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, held)
     open.release()
+    exchange.member?.measured(input.monotonic() - record.startedAt)
     record.providerRequestId = answer.id
     record.providerModelVersion = answer.model
     exchange.usage = answer.usage
@@ -188,12 +180,12 @@ function send(input: AttemptInput, target: Target, url: string, open: OpenAttemp
 }
 
 /** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
-function outboundHeaders({ exchange, question, callerHeaders }: AttemptInput, target: Target): Record<string, string> {
+function outboundHeaders({ exchange, question, callerHeaders, callerKey }: AttemptInput, target: Target): Record<string, string> {
   const { upstream } = target
   const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': exchange.requestId }
   if (question.isStream) headers.accept = 'text/event-stream'
   if (upstream.templates.length > 0) {
-    const { entry } = target.caller
+    const { entry } = callerKey
     const variables = {
       'request.id': exchange.requestId,
       'request.api_key.id': entry.id,
@@ -224,20 +216,21 @@ function outboundHeaders({ exchange, question, callerHeaders }: AttemptInput, ta
 async function failedAnswer(input: AttemptInput, target: Target, response: Response): Promise<GatewayError> {
   const { status } = response
   const text = await readSome(response, ERROR_BYTES_MAX)
+  const retryAfterSecs = wholeSeconds(response.headers.get('retry-after'))
   if (status >= 300 && status < 400) {
     return new GatewayError('upstream_error', `upstream returned ${status}; redirects are not followed; check api_base`, {
       upstreamStatus: status,
+      retryAfterSecs,
     })
   }
   if (status >= 400 && status < 500) {
     const told = target.upstream.adapter.error(parsed(text))
-    const retryAfter = response.headers.get('retry-after')
     return new GatewayError('upstream_error', cutMessage(told?.message ?? (text.trim() || `upstream returned ${status}`)), {
       status,
       code: told?.code,
       param: told?.param,
       upstreamStatus: status,
-      retryAfterSecs: status === 429 ? wholeSeconds(retryAfter) : undefined,
+      retryAfterSecs,
     })
   }
   // The text of a 5xx may hold anything: the log has its beginning, the caller is told where to look.
@@ -253,7 +246,7 @@ async function failedAnswer(input: AttemptInput, target: Target, response: Respo
     `upstream returned ${status}; the gateway's log has its answer under this request id`,
     {
       upstreamStatus: status,
-      retryAfterSecs: wholeSeconds(response.headers.get('retry-after')),
+      retryAfterSecs,
       retry: 'yes',
     },
   )
@@ -341,6 +334,7 @@ async function openStream(
   // The head of the answer is held until the first event: until then another try can still be made.
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
+  exchange.member?.measured(record.firstEventMs)
   return { kind: 'stream', stream }
 }
 

@@ -1,4 +1,5 @@
 import { GatewayError } from '../errors.ts'
+import { isGroup, type Model } from '../resources/model.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import { resolve } from './resolve.ts'
 
@@ -12,7 +13,7 @@ export function listModels(snapshot: Snapshot, caller: CallerKey, nowMs: number)
   const created = Math.floor(nowMs / 1_000)
   const data: ModelObject[] = []
   for (const [alias, { value }] of snapshot.models) {
-    if (caller.allows(alias)) data.push({ id: alias, object: 'model', created, owned_by: value.provider })
+    if (caller.allows(alias)) data.push({ id: alias, object: 'model', created, owned_by: ownerOf(value) })
   }
   return { object: 'list', data: data.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0)) }
 }
@@ -36,5 +37,10 @@ export function getModel(
     throw new GatewayError('invalid_request', 'request payload is invalid: invalid path parameter')
   }
   const { entry } = resolve(snapshot, caller, alias, clientIp)
-  return { id: alias, object: 'model', created: Math.floor(nowMs / 1_000), owned_by: entry.value.provider }
+  return { id: alias, object: 'model', created: Math.floor(nowMs / 1_000), owned_by: ownerOf(entry.value) }
+}
+
+/** Who answers for a model: the label of its vendor or server, or this gateway for a group (proxy-05 §7). */
+function ownerOf(model: Model): string {
+  return isGroup(model) ? 'aisix' : model.provider
 }

@@ -17,10 +17,24 @@ export function commonHeaders(gateway: Gateway, requestId: string): Record<strin
   return headers
 }
 
-function answerHeaders(gateway: Gateway, exchange: Exchange, endpoint: Endpoint, contentType: string): Record<string, string> {
+/**
+ * Adds to the head of an answer what the request's model and limits have to say.
+ * in: whether an upstream has begun to answer
+ */
+export type Mark = (headers: Record<string, string>, isAnswered: boolean) => void
+
+function answerHeaders(
+  gateway: Gateway,
+  exchange: Exchange,
+  endpoint: Endpoint,
+  mark: Mark,
+  contentType: string,
+  isAnswered = true,
+): Record<string, string> {
   const headers = commonHeaders(gateway, exchange.requestId)
   headers['content-type'] = contentType
   if (endpoint.hasCallId) headers['x-aisix-call-id'] = exchange.requestId
+  mark(headers, isAnswered)
   return headers
 }
 
@@ -29,15 +43,15 @@ export function reply(
   gateway: Gateway,
   exchange: Exchange,
   endpoint: Endpoint,
+  mark: Mark,
   answer: Exclude<Answer, { kind: 'stream' }>,
 ): Response {
   exchange.status = 200
-  const headers = answerHeaders(gateway, exchange, endpoint, 'application/json')
-  if (answer.kind === 'whole') {
-    settle(gateway, exchange)
-    return new Response(answer.body, { headers })
-  }
-  return new Response(relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt), { headers })
+  // What is told of the limits is how they stand after this request, so it settles first.
+  if (answer.kind === 'whole') settle(gateway, exchange)
+  const headers = answerHeaders(gateway, exchange, endpoint, mark, 'application/json')
+  const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt)
+  return new Response(body, { headers })
 }
 
 /** What was held, then the rest as it comes. The runtime asks for more only when the caller has taken what it has. */
@@ -129,6 +143,7 @@ export function replyStream(
   exchange: Exchange,
   endpoint: Endpoint,
   caller: Caller,
+  mark: Mark,
   source: UpstreamStream | Promise<UpstreamStream>,
 ): Response {
   exchange.status = 200
@@ -227,7 +242,7 @@ export function replyStream(
       over()
     },
   })
-  const headers = answerHeaders(gateway, exchange, endpoint, 'text/event-stream')
+  const headers = answerHeaders(gateway, exchange, endpoint, mark, 'text/event-stream', !(source instanceof Promise))
   headers['cache-control'] = 'no-cache'
   headers['x-accel-buffering'] = 'no'
   return new Response(body, { headers })

@@ -1,26 +1,51 @@
 import { GatewayError } from '../errors.ts'
 import { compileNetworks } from '../lib/cidr.ts'
 import { printable } from '../lib/log.ts'
-import type { CallerKey, Snapshot } from '../store/snapshot.ts'
-import type { Entry } from '../store/store.ts'
+import {
+  type CallerKey,
+  type DirectEntry,
+  type GroupEntry,
+  isDirectEntry,
+  isGroupEntry,
+  type Snapshot,
+} from '../store/snapshot.ts'
 
-export type ResolvedModel = {
-  entry: Entry<'models'>
-  /** The id that the upstream knows, a pattern's `*` filled in. */
-  upstreamModel: string
-}
+export type ResolvedModel =
+  | {
+      kind: 'direct'
+      entry: DirectEntry
+      /** What the `*` of a pattern stands for; undefined where the alias is the model's own. */
+      captured: string | undefined
+    }
+  | { kind: 'group'; entry: GroupEntry }
 
 /** The row that an alias stands for: the exact one, else the longest pattern that matches (proxy-01 §2). */
 export function findModel(snapshot: Snapshot, alias: string): ResolvedModel | undefined {
   const exact = snapshot.models.get(alias)
-  if (exact) return { entry: exact, upstreamModel: exact.value.model_name }
+  if (exact) {
+    if (isGroupEntry(exact)) return { kind: 'group', entry: exact }
+    if (isDirectEntry(exact)) return { kind: 'direct', entry: exact, captured: undefined }
+  }
   const found = snapshot.wildcards.match(alias)
-  if (!found) return undefined
-  // A function as replacement: `$` in the captured text means nothing.
-  return { entry: found.model, upstreamModel: found.model.value.model_name.replace('*', () => found.captured) }
+  return found && { kind: 'direct', entry: found.model, captured: found.captured }
 }
 
 const networks = new WeakMap<readonly string[], (ip: string) => boolean>()
+
+/** Whether addresses lie in a list of networks, undefined for an empty list: everybody. Read once a list. */
+export function compileAccess(cidrs: readonly string[] | undefined): ((ip: string) => boolean) | undefined {
+  if (cidrs === undefined || cidrs.length === 0) return undefined
+  let contains = networks.get(cidrs)
+  if (!contains) {
+    contains = compileNetworks(cidrs)
+    networks.set(cidrs, contains)
+  }
+  return contains
+}
+
+export function ipRestricted(): GatewayError {
+  return new GatewayError('ip_restricted', 'Access denied: your client IP is not allowed to access this model')
+}
 
 /**
  * The model that a caller asked for and may use.
@@ -32,16 +57,7 @@ export function resolve(snapshot: Snapshot, caller: CallerKey, alias: string, cl
   if (!caller.allows(alias)) {
     throw new GatewayError('permission_denied', `API key is not allowed to use model "${printable(alias)}"`)
   }
-  const { allowed_cidrs } = model.entry.value
-  if (allowed_cidrs && allowed_cidrs.length > 0) {
-    let contains = networks.get(allowed_cidrs)
-    if (!contains) {
-      contains = compileNetworks(allowed_cidrs)
-      networks.set(allowed_cidrs, contains)
-    }
-    if (!contains(clientIp())) {
-      throw new GatewayError('ip_restricted', 'Access denied: your client IP is not allowed to access this model')
-    }
-  }
+  const allows = compileAccess(model.entry.value.allowed_cidrs)
+  if (allows && !allows(clientIp())) throw ipRestricted()
   return model
 }

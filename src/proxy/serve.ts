@@ -1,5 +1,7 @@
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
+import { isHeaderValue } from '../wire/headers.ts'
+import type { Admission } from './admit.ts'
 import type { Answer, UpstreamStream } from './attempt.ts'
 import { authenticate } from './authenticate.ts'
 import { Caller } from './caller.ts'
@@ -7,58 +9,82 @@ import type { Dial } from './dial.ts'
 import { dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { readBody, readQuestion } from './read.ts'
-import { reply, replyStream } from './reply.ts'
+import { type Mark, reply, replyStream } from './reply.ts'
 import { resolve } from './resolve.ts'
 import type { Router } from './route.ts'
 
 /** The gateway, and what the proxy made ready of its configuration at the start. */
-export type ProxyState = { gateway: Gateway; router: Router; dial: Dial; bodyBytesMax: number }
+export type ProxyState = { gateway: Gateway; router: Router; admission: Admission; dial: Dial; bodyBytesMax: number }
 
 /** One request, caller to upstream and back. Each step returns what the next one needs, or throws a GatewayError. */
 export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Request, exchange: Exchange): Promise<Response> {
-  const { gateway, router, dial } = proxy
+  const { gateway, router, admission, dial } = proxy
+  const { clock, config } = gateway
   exchange.handler = endpoint.name
   const { snapshot } = gateway.store // one view of the configuration for the whole request
-  const callerKey = authenticate(snapshot, request.headers, gateway.clock.now())
+  const callerKey = authenticate(snapshot, request.headers, clock.now())
   exchange.apiKeyId = callerKey.entry.id
   const question = readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
-  const model = resolve(snapshot, callerKey, question.model, exchange.clientIp)
+  const { clientIp } = exchange
+  const model = resolve(snapshot, callerKey, question.model, clientIp)
   exchange.model = model.entry.value.display_name
   exchange.modelId = model.entry.id
-  exchange.provider = model.entry.value.provider
-  const target = router.route(snapshot, model, callerKey)
+  if (model.kind === 'direct') exchange.provider = model.entry.value.provider
+  else exchange.group = model.entry.value.display_name
+  const now = clock.now()
+  const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
+  exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
   const caller = new Caller(request.signal)
   let isCommitted = false
   const answering = dispatch({
     dial,
     endpoint,
     question,
-    target,
+    route,
+    admission,
+    snapshot,
+    callerKey,
     callerHeaders: request.headers,
     exchange,
     caller,
     log: gateway.log,
+    now: clock.now,
     random: gateway.random,
-    monotonic: gateway.clock.monotonic,
+    monotonic: clock.monotonic,
+    retriesDefault: config.upstream.retries,
     isCommitted: () => isCommitted,
   })
-  if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, await answering)
+  /** What the answer's head says besides the usual: who served a group, and how far the key's limits are used up. */
+  const mark: Mark = (headers, isAnswered) => {
+    if (exchange.group !== undefined && isAnswered && exchange.model !== undefined && isHeaderValue(exchange.model)) {
+      headers['x-aisix-served-by'] = exchange.model
+    }
+    if (endpoint.hasCallId) admission.describe(callerKey, headers, clock.now())
+  }
+  if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, await answering)
 
-  const heartbeatMs = gateway.config.downstream.sse_keepalive_interval_secs * 1_000
+  const heartbeatMs = config.downstream.sse_keepalive_interval_secs * 1_000
   const first = await firstOf(answering, heartbeatMs)
-  if (first) return toResponse(proxy, exchange, endpoint, caller, first)
+  if (first) return toResponse(proxy, exchange, endpoint, caller, mark, first)
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true
-  return replyStream(gateway, exchange, endpoint, caller, answering.then(streamOf))
+  return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf))
 }
 
-function toResponse({ gateway }: ProxyState, exchange: Exchange, endpoint: Endpoint, caller: Caller, answer: Answer): Response {
+function toResponse(
+  { gateway }: ProxyState,
+  exchange: Exchange,
+  endpoint: Endpoint,
+  caller: Caller,
+  mark: Mark,
+  answer: Answer,
+): Response {
   return answer.kind === 'stream'
-    ? replyStream(gateway, exchange, endpoint, caller, answer.stream)
-    : reply(gateway, exchange, endpoint, answer)
+    ? replyStream(gateway, exchange, endpoint, caller, mark, answer.stream)
+    : reply(gateway, exchange, endpoint, mark, answer)
 }
 
 function streamOf(answer: Answer): UpstreamStream {

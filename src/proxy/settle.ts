@@ -1,5 +1,7 @@
+import type { GatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
+import type { Log } from '../lib/log.ts'
 
 /**
  * Ends an exchange: once, however it ended. Frees what it held and writes what is to be said about it.
@@ -14,7 +16,8 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   // A failed request has no tokens; one that was cut has those that came until then.
   if (exchange.status < 400 || exchange.status === 499 || exchange.firstByteAt !== undefined) exchange.fillUsage()
   else exchange.usage = undefined
-  gateway.modelHealth.note(exchange)
+  noteHealth(gateway, exchange)
+  exchange.release(gateway.clock.now())
   const log = gateway.log.as('access')
   if (!log.enabled('info') || (exchange.status === 401 && exchange.attempts.length === 0)) return
   const { error, usage } = exchange
@@ -25,7 +28,8 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
     latency_ms: Math.round(exchange.settledAt - exchange.startedAt),
     stream: exchange.isStream ? true : undefined,
     provider: exchange.provider,
-    model: exchange.model,
+    model: exchange.group ?? exchange.model,
+    served_by_model: exchange.group === undefined || exchange.status >= 400 ? undefined : exchange.model,
     api_key_id: exchange.apiKeyId,
     prompt_tokens: usage?.promptTokens,
     completion_tokens: usage?.completionTokens,
@@ -34,6 +38,8 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
     request_id: exchange.requestId,
     provider_request_id: attempt?.providerRequestId,
     attempts: exchange.attempts.length > 1 ? exchange.attempts.length : undefined,
+    routing_attempt_count: exchange.group === undefined ? undefined : exchange.attempts.length,
+    routing_fallback_count: exchange.group === undefined ? undefined : fallbacks(exchange),
     error_kind: error?.kind,
     error: error?.message,
   })
@@ -51,25 +57,52 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   }
 }
 
+function fallbacks({ attempts }: Exchange): number {
+  let count = 0
+  for (const { kind } of attempts) if (kind === 'fallback') count += 1
+  return count
+}
+
+/** What an answer that had begun says of its upstream; tries that failed before it have been noted where they failed. */
+function noteHealth({ clock }: Gateway, { member, memberRules, error, status, firstByteAt }: Exchange): void {
+  if (!member || !memberRules) return
+  if (error !== undefined && status !== 499) member.failed(error, memberRules, clock.now())
+  // A caller who left in the middle of an answer got what there was until then.
+  else if (status !== 499 || firstByteAt !== undefined) member.succeeded()
+}
+
 /** The cause of an error, which callers are never told, under the request id. */
 export function logCause(gateway: Gateway, exchange: Exchange): void {
   const { error } = exchange
   if (error?.cause === undefined) return
   const { cause } = error
-  const fields = {
-    request_id: exchange.requestId,
-    model: exchange.model,
-    provider_key: exchange.providerKeyName,
-    upstream: exchange.upstreamOrigin,
-    proxy: proxyHost(gateway.config.upstream.proxy),
-    kind: error.kind,
-    cause: cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
-    code: typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : undefined,
-  }
+  const fields = { ...fieldsOf(exchange, error), proxy: proxyHost(gateway.config.upstream.proxy) }
   if (error.kind === 'internal_error') {
     gateway.log.as('proxy').error('internal error', { ...fields, stack: cause instanceof Error ? cause.stack : undefined })
   } else if (error.status >= 500) gateway.log.as('upstream').warn('upstream call failed', fields)
   else gateway.log.as('proxy').debug('request failed', fields)
+}
+
+/** A try that failed and is followed by another one: of the failure that ends the request `logCause` tells. */
+export function logAttempt(log: Log, exchange: Exchange, error: GatewayError, next: 'retry' | 'fallback'): void {
+  log.as('upstream').info('attempt failed, another follows', {
+    ...fieldsOf(exchange, error),
+    attempt_index: exchange.attempt?.index,
+    status: error.upstreamStatus,
+    next,
+  })
+}
+
+function fieldsOf(exchange: Exchange, { kind, cause }: GatewayError) {
+  return {
+    request_id: exchange.requestId,
+    model: exchange.model,
+    provider_key: exchange.providerKeyName,
+    upstream: exchange.upstreamOrigin,
+    kind,
+    cause: cause === undefined ? undefined : cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
+    code: typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : undefined,
+  }
 }
 
 /** Where requests go out through a proxy, an error may be the proxy's: its host, without the credential of its URL. */

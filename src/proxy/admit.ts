@@ -1,0 +1,203 @@
+import { GatewayError } from '../errors.ts'
+import { printable } from '../lib/log.ts'
+import type { BucketLimit, Lease, Limiter, Limits, Refusal } from '../limits/limit.ts'
+import { compilePolicies, type Matched, type PolicySet, type Subject } from '../limits/policy-set.ts'
+import type { RateLimit } from '../resources/rate-limit.ts'
+import type { CallerKey, Snapshot } from '../store/snapshot.ts'
+import type { Entry } from '../store/store.ts'
+import type { ResolvedModel } from './resolve.ts'
+import type { Member, Route } from './route.ts'
+
+/** The buckets that a request goes through: those that are always there, and those of policies with schedules. */
+type Plan = { always: readonly BucketLimit[]; scheduled: readonly Matched[] }
+
+/** The rate limits of requests: which buckets they go through, and whether these let them in. */
+export type Admission = {
+  /**
+   * Lets a request in: key, then model or group, then policies (proxy-06 §3).
+   * returns: what the request holds from now on; undefined where nothing limits it
+   * throws: rate_limited; then nothing is counted
+   */
+  admit(snapshot: Snapshot, caller: CallerKey, model: ResolvedModel, alias: string, nowMs: number): Lease | undefined
+  /** Lets a request in at a member of a group, by the member's own limits and the policies that look at the member. */
+  admitMember(
+    snapshot: Snapshot,
+    caller: CallerKey,
+    group: NonNullable<Route['group']>,
+    member: Member,
+    nowMs: number,
+  ): { lease: Lease | undefined } | { refusal: Refusal }
+  /** `x-ratelimit-*` headers of an answer, from the key's own limits (proxy-01 §10). */
+  describe(caller: CallerKey, headers: Record<string, string>, nowMs: number): void
+}
+
+/** Plans by the rows that they follow from; a row that changes is another object. */
+type Plans = WeakMap<CallerKey, WeakMap<object, Plan>>
+
+export function createAdmission(limiter: Limiter): Admission {
+  // What matches a request is worked out once for each pair of key and model: no request looks at all policies.
+  const sets = new WeakMap<object, { policies: PolicySet; plans: Plans; memberPlans: WeakMap<object, Plans> }>()
+  const keyLimits = new WeakMap<Entry<'api_keys'>, BucketLimit>()
+
+  const setOf = (snapshot: Snapshot) => {
+    const rows = snapshot.entries.rate_limit_policies
+    let set = sets.get(rows)
+    if (!set) {
+      set = { policies: compilePolicies(rows.values()), plans: new WeakMap(), memberPlans: new WeakMap() }
+      sets.set(rows, set)
+    }
+    return set
+  }
+
+  const keyLimitOf = ({ entry }: CallerKey): BucketLimit | undefined => {
+    if (entry.value.rate_limit === undefined) return undefined
+    let limit = keyLimits.get(entry)
+    if (!limit) {
+      limit = { key: `api_key:${entry.id}`, limits: entry.value.rate_limit, layer: 'api_key' }
+      keyLimits.set(entry, limit)
+    }
+    return isLimited(limit.limits) ? limit : undefined
+  }
+
+  const planOf = (snapshot: Snapshot, caller: CallerKey, model: ResolvedModel, alias: string): Plan => {
+    const { policies, plans } = setOf(snapshot)
+    const make = () => {
+      const { entry } = model
+      const isGroup = model.kind === 'group'
+      const provider = model.kind === 'group' ? undefined : model.entry.value.provider
+      const matched = policies.isEmpty
+        ? []
+        : policies.atAdmission({ ...subjectOf(caller), modelId: entry.id, modelName: alias, provider }, isGroup)
+      return planned([keyLimitOf(caller), modelLimit(entry.id, entry.value.rate_limit)], matched)
+    }
+    // Of a pattern every spelling is a model name of its own: what matched one of them says nothing about the next.
+    const isPattern = model.kind === 'direct' && model.captured !== undefined
+    return isPattern && policies.readsModelName ? make() : remembered(plans, caller, model.entry, make)
+  }
+
+  const memberPlanOf = (snapshot: Snapshot, caller: CallerKey, group: NonNullable<Route['group']>, member: Member): Plan => {
+    const { policies, memberPlans } = setOf(snapshot)
+    let plans = memberPlans.get(group.entry)
+    if (!plans) {
+      plans = new WeakMap()
+      memberPlans.set(group.entry, plans)
+    }
+    const { entry } = member
+    return remembered(plans, caller, entry, () => {
+      const matched = policies.isEmpty
+        ? []
+        : policies.atTarget({
+            ...subjectOf(caller),
+            modelId: entry.id,
+            modelName: entry.value.display_name,
+            provider: entry.value.provider,
+            group: { id: group.entry.id, name: group.entry.value.display_name },
+          })
+      return planned([modelLimit(entry.id, entry.value.rate_limit)], matched)
+    })
+  }
+
+  return {
+    admit(snapshot, caller, model, alias, nowMs) {
+      const outcome = enter(limiter, planOf(snapshot, caller, model, alias), nowMs)
+      if (outcome && 'scope' in outcome) throw rateLimited(outcome)
+      return outcome
+    },
+    admitMember(snapshot, caller, group, member, nowMs) {
+      const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs)
+      return outcome && 'scope' in outcome ? { refusal: outcome } : { lease: outcome }
+    },
+    describe(caller, headers, nowMs) {
+      const limit = keyLimitOf(caller)
+      if (!limit) return
+      const { rpm, tpm, concurrency } = limit.limits
+      const { requests, tokens, inFlight } = limiter.standing(limit.key, nowMs)
+      const reset = `${60 - (Math.floor(nowMs / 1_000) % 60)}s`
+      if (rpm !== undefined) {
+        headers['x-ratelimit-limit-requests'] = String(rpm)
+        headers['x-ratelimit-remaining-requests'] = String(Math.max(0, rpm - requests.rpm))
+        headers['x-ratelimit-reset-requests'] = reset
+      }
+      if (tpm !== undefined) {
+        headers['x-ratelimit-limit-tokens'] = String(tpm)
+        headers['x-ratelimit-remaining-tokens'] = String(Math.max(0, tpm - tokens.tpm))
+        headers['x-ratelimit-reset-tokens'] = reset
+      }
+      if (concurrency !== undefined) {
+        headers['x-ratelimit-limit-concurrent'] = String(concurrency)
+        headers['x-ratelimit-remaining-concurrent'] = String(Math.max(0, concurrency - inFlight))
+      }
+    },
+  }
+}
+
+function remembered(plans: Plans, caller: CallerKey, row: object, make: () => Plan): Plan {
+  let ofCaller = plans.get(caller)
+  if (!ofCaller) {
+    ofCaller = new WeakMap()
+    plans.set(caller, ofCaller)
+  }
+  let plan = ofCaller.get(row)
+  if (!plan) {
+    plan = make()
+    ofCaller.set(row, plan)
+  }
+  return plan
+}
+
+function subjectOf({ entry }: CallerKey): Pick<Subject, 'apiKeyId' | 'teamId' | 'userId'> {
+  return { apiKeyId: entry.id, teamId: entry.value.team_id, userId: entry.value.user_id }
+}
+
+/** The bucket of a model or group; a direct request and one through a group share it (proxy-06 §3). */
+function modelLimit(id: string, limits: RateLimit | undefined): BucketLimit | undefined {
+  return limits !== undefined && isLimited(limits) ? { key: `model:${id}`, limits, layer: 'model' } : undefined
+}
+
+function isLimited(limits: Limits): boolean {
+  return Object.values(limits).some(each => each !== undefined)
+}
+
+function planned(own: readonly (BucketLimit | undefined)[], matched: readonly Matched[]): Plan {
+  return {
+    always: [
+      ...own.filter(each => each !== undefined),
+      ...matched.filter(({ isSuspended }) => isSuspended === undefined).map(({ limit }) => limit),
+    ],
+    scheduled: matched.filter(({ isSuspended }) => isSuspended !== undefined),
+  }
+}
+
+function enter(limiter: Limiter, { always, scheduled }: Plan, nowMs: number): Lease | Refusal | undefined {
+  let buckets = always
+  if (scheduled.length > 0) {
+    buckets = [...always, ...scheduled.filter(({ isSuspended }) => !isSuspended?.(nowMs)).map(({ limit }) => limit)]
+  }
+  return buckets.length === 0 ? undefined : limiter.reserve(buckets, nowMs)
+}
+
+const MESSAGES: Record<Refusal['scope'], string> = {
+  requests: 'request limit exceeded (requests)',
+  tokens: 'token limit exceeded (tokens)',
+  concurrency: 'concurrency limit exceeded',
+}
+
+/** source: proxy-06 §4 */
+function rateLimited({ scope, retryAfterSecs, limit: { policy } }: Refusal): GatewayError {
+  const message = MESSAGES[scope]
+  return new GatewayError('rate_limited', policy === undefined ? message : `${message} (policy '${printable(policy.name)}')`, {
+    ...(retryAfterSecs === undefined ? {} : { retryAfterSecs }),
+    ...(policy === undefined ? {} : { policy }),
+  })
+}
+
+/**
+ * What callers are told when a member of a group was over a limit and no other could answer: a policy is named, a limit of
+ * the member's own is told as the upstream's (proxy-05 §4).
+ * in: whole seconds after which a member may have room again
+ */
+export function targetRateLimited(model: string, refusal: Refusal, retryAfterSecs: number): GatewayError {
+  if (refusal.limit.policy !== undefined) return rateLimited({ ...refusal, retryAfterSecs })
+  const message = `routing target "${printable(model)}": ${MESSAGES[refusal.scope]}`
+  return new GatewayError('targets_rate_limited', message, { retryAfterSecs })
+}

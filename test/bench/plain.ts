@@ -1,0 +1,47 @@
+/**
+ * The other side of a paired measurement: the gateway with the same rows as `traffic.json` makes, but for what is measured.
+ * Starts an executable, waits until the group of that file is there, then puts a direct model in its place and takes the
+ * limits off its key.
+ *
+ *   bun test/bench/plain.ts EXECUTABLE --config FILE
+ */
+import { YAML } from 'bun'
+
+const [executable, ...args] = process.argv.slice(2)
+const configPath = args[args.indexOf('--config') + 1]
+if (executable === undefined || configPath === undefined)
+  throw new Error('usage: bun test/bench/plain.ts EXECUTABLE --config FILE')
+const config = YAML.parse(await Bun.file(configPath).text()) as { admin: { addr: string; admin_keys: string[] } }
+
+type Row = { id: string; value: Record<string, unknown> }
+
+async function admin(method: string, path: string, document?: unknown): Promise<Row[]> {
+  const response = await fetch(`http://${config.admin.addr}/admin/v1${path}`, {
+    method,
+    headers: { authorization: `Bearer ${config.admin.admin_keys[0]}`, 'content-type': 'application/json' },
+    ...(document === undefined ? {} : { body: JSON.stringify(document) }),
+  })
+  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`)
+  return (await response.json()) as Row[]
+}
+
+async function takeOut(): Promise<void> {
+  for (;;) {
+    await Bun.sleep(50)
+    const keys = await admin('GET', '/apikeys').catch(() => [])
+    const models = await admin('GET', '/models').catch(() => [])
+    const key = keys.find(({ value }) => value.rate_limit !== undefined)
+    const group = models.find(({ value }) => value.routing !== undefined)
+    const direct = models.find(({ value }) => value.display_name === 'bench')
+    if (!key || !group || !direct) continue
+    const { rate_limit, ...unlimited } = key.value
+    await admin('PUT', `/apikeys/${key.id}`, unlimited)
+    await admin('PUT', `/models/${group.id}`, { ...direct.value, display_name: group.value.display_name })
+    return
+  }
+}
+
+const child = Bun.spawn([executable, ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+process.on('SIGTERM', () => child.kill('SIGTERM'))
+await Promise.race([takeOut(), child.exited])
+process.exit(await child.exited)
