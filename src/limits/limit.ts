@@ -42,8 +42,6 @@ export type Standing = {
   requests: { rps: number; rpm: number; rph: number; rpd: number }
   tokens: { tpm: number; tpd: number }
   inFlight: number
-  /** Whole seconds until the windows of `rpm` and `tpm` end, at least 1. */
-  minuteResetSecs: number
 }
 
 /** How often requests were refused for one reason, since the start. source: proxy-06 §7 */

@@ -190,7 +190,6 @@ class Bucket {
       requests: { rps: this.#rps, rpm: this.#rpm, rph: this.#rph, rpd: this.#rpd },
       tokens: { tpm: this.#tpm, tpd: this.#tpd },
       inFlight: this.inFlight,
-      minuteResetSecs: secsBetween(nowMs, this.#minuteStart + MINUTE_MS),
     }
   }
 
