@@ -2,10 +2,11 @@
 import { type Context, Hono } from 'hono'
 import type { Clock, Lifecycle } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
+import type { ModelHealth } from '../model-health.ts'
 import { hasConfig } from '../status/config.ts'
 import { type AddressSource, frontDoor, peerAddress, withoutBody, withStandardHeaders } from '../status/front-door.ts'
 import { HEALTH_PATHS, health } from '../status/health.ts'
-import { type ModelHealth, modelStatus } from '../status/models.ts'
+import { modelStatus } from '../status/models.ts'
 import type { Actor, Store } from '../store/store.ts'
 import { createAuthenticator } from './auth.ts'
 import { BODY_TIMEOUT_MS } from './body.ts'
@@ -93,7 +94,7 @@ export function createAdminApp(options: AdminOptions): AdminApp {
       method: 'GET',
       path: '/admin/v1/models/status',
       auth: 'admin',
-      handle: () => json(200, modelStatus(store.snapshot)),
+      handle: () => json(200, modelStatus(store.snapshot, options.modelHealth, options.clock.now())),
       describe: MODEL_STATUS,
     },
     {

@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import type { Clock, Lifecycle } from '../gateway.ts'
+import type { ModelHealth } from '../model-health.ts'
 import { kinds } from '../resources/index.ts'
-import type { ModelHealth } from '../status/models.ts'
+import { isGroup } from '../resources/model.ts'
 import type { Store } from '../store/store.ts'
 import { COMMIT, VERSION } from '../version.ts'
 import { allDangling } from './references.ts'
@@ -29,7 +30,9 @@ export const HealthResponse = z
         name: z.string(),
         health: z
           .union([z.literal(0), z.literal(1), z.literal(2)])
-          .describe('0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it.'),
+          .describe(
+            '0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it. Of a model group always 0.',
+          ),
       }),
     ),
     config: z.strictObject({
@@ -71,7 +74,8 @@ export function healthReport(options: {
   const { store, clock, lifecycle, modelHealth } = options
   const { snapshot, status } = store
   const models = Array.from(snapshot.entries.models.values(), ({ id, value }) => {
-    return { id, name: value.display_name, health: healthOf(modelHealth.failures(id)) }
+    // A group has no upstream of its own.
+    return { id, name: value.display_name, health: isGroup(value) ? 0 : healthOf(modelHealth.failures(id)) }
   })
   const age = status.confirmedAt === undefined ? null : Math.max(0, Math.floor((clock.now() - status.confirmedAt) / 1000))
   const isDown = models.some(({ health }) => health === 2)
@@ -85,6 +89,6 @@ export function healthReport(options: {
     config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age },
     store: { connected: status.connected, problem: status.problem },
     rejected: status.rejected.length,
-    dangling: allDangling(snapshot),
+    dangling: allDangling(snapshot).map(({ kind, id, name, field, missing }) => ({ kind, id, name, field, missing })),
   }
 }

@@ -51,6 +51,8 @@ function eachCredential(schema: JsonSchema, value: unknown, pointer: string[], v
     return
   }
   if (!isRecord(value)) return
+  // Whatever form a document has: a member that is a credential in one of them is masked.
+  for (const form of schema.anyOf ?? []) if (isSchema(form)) eachCredential(form, value, pointer, visit)
   for (const member of Object.keys(value)) {
     const inner = schema.properties?.[member] ?? schema.additionalProperties
     if (!isSchema(inner)) continue

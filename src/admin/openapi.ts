@@ -1,10 +1,11 @@
 import { z } from 'zod'
-import { type Kind, kinds } from '../resources/index.ts'
+import { STATUS_REASONS } from '../model-health.ts'
+import { kinds, REGISTRY } from '../resources/index.ts'
 import { MASK } from '../resources/provider-key.ts'
 import { VERSION } from '../version.ts'
 import { HealthResponse } from './health.ts'
 import { CALLER_ERROR_DESCRIPTIONS, type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
-import { documentSchema, type JsonSchema, plainBounds, REGISTRY, viewSchema } from './schema.ts'
+import { documentSchema, isSchema, type JsonSchema, plainBounds, viewSchema } from './schema.ts'
 
 export type OpenApiResponse = {
   description: string
@@ -39,6 +40,8 @@ const TAGS: Record<string, string> = {
   'Provider Keys': 'Our credential and address for one upstream.',
   Models: 'Aliases that callers use, and what they stand for upstream.',
   'Caller API Keys': 'What callers present at the proxy, and which models each may use.',
+  'Rate Limit Policies':
+    'Limits over several keys or models, by team, user, key, model or provider, and when they are suspended.',
   Playground: 'A chat request through the proxy, from the admin listener.',
 }
 
@@ -140,12 +143,15 @@ function schemas(): Record<string, JsonSchema> {
   const all: Record<string, JsonSchema> = {}
   for (const kind of kinds) {
     const { name } = REGISTRY[kind]
-    all[name] = documentSchema(kind)
+    const forms = documentSchema(kind).anyOf?.filter(isSchema) ?? []
+    for (const form of forms) if (form.title !== undefined) all[form.title] = form
+    const references = forms.map(({ title }) => ({ $ref: `#/components/schemas/${title}` }))
+    all[name] = references.length > 0 ? { ...documentSchema(kind), anyOf: references } : documentSchema(kind)
     all[`${name}Entry`] = {
       type: 'object',
       properties: {
         id: { type: 'string', description: 'Given by the gateway.' },
-        value: viewSchema(kind, membersAlwaysShown(kind)),
+        value: viewSchema(kind),
         revision: { type: 'integer', minimum: 1, description: 'Starts at 1 and grows by 1 with each replacement.' },
       },
       required: ['id', 'value', 'revision'],
@@ -167,13 +173,35 @@ function schemas(): Record<string, JsonSchema> {
     required: ['entry', 'plaintext'],
     additionalProperties: false,
   }
+  const time = (description: string): JsonSchema => ({
+    type: 'object',
+    description,
+    properties: {
+      secs_since_epoch: { type: 'integer', description: 'Whole seconds since 1970, UTC.' },
+      nanos_since_epoch: { type: 'integer', minimum: 0, maximum: 999_999_999, description: 'The rest of the second.' },
+    },
+    required: ['secs_since_epoch', 'nanos_since_epoch'],
+    additionalProperties: false,
+  })
   all.ModelStatus = {
     type: 'object',
     properties: {
       id: { type: 'string' },
       display_name: { type: 'string' },
-      kind: { type: 'string', enum: ['direct'] },
-      status: { type: 'string', enum: ['healthy'] },
+      kind: { type: 'string', enum: ['direct', 'routing'] },
+      status: {
+        type: 'string',
+        enum: ['healthy', 'unhealthy', 'cooldown', 'not_applicable'],
+        description:
+          '`cooldown`: left out of groups after a failure. `unhealthy`: its background check fails. Of a model group always `not_applicable`.',
+      },
+      cooldown_until: time('During a cooldown: its end.'),
+      last_checked_at: time('After a background check: when it ended.'),
+      last_check_status: {
+        type: 'integer',
+        description: 'After a background check with an answer: its HTTP status. 408 where none came in time.',
+      },
+      status_reason: { type: 'string', enum: [...STATUS_REASONS], description: 'Where it is known why the model is not well.' },
     },
     required: ['id', 'display_name', 'kind', 'status'],
     additionalProperties: false,
@@ -203,21 +231,4 @@ function schemas(): Record<string, JsonSchema> {
   const { $schema, ...health } = z.toJSONSchema(HealthResponse, { override: ({ jsonSchema }) => plainBounds(jsonSchema) })
   all.HealthResponse = health.$defs?.HealthResponse ?? health
   return all
-}
-
-/**
- * Members that every document of a kind shows: those that normalising adds to the least that is accepted. The least is
- * taken out of the example, its required members and its credentials.
- */
-function membersAlwaysShown(kind: Kind): string[] {
-  const { required = [], properties = {}, examples } = documentSchema(kind)
-  const [example] = examples ?? []
-  if (typeof example !== 'object' || example === null) throw new Error(`the schema of ${kind} must carry an example`)
-  const isCredential = (member: string) => {
-    const schema = properties[member]
-    return typeof schema === 'object' && schema.writeOnly === true
-  }
-  const least = Object.entries(example).filter(([member]) => required.includes(member) || isCredential(member))
-  const normalised = REGISTRY[kind].schema.parse(Object.fromEntries(least))
-  return Object.entries(normalised).flatMap(([member, value]) => (value === undefined ? [] : [member]))
 }

@@ -40,7 +40,9 @@ ${authentication(document)}
 ${sections.map(section).join('\n')}
 <section id="schemas">
 <h2>Schemas</h2>
-${Object.entries(document.components.schemas).map(schemaCard).join('\n')}
+${Object.entries(document.components.schemas)
+  .map(([name, schema]) => schemaCard(document, name, schema))
+  .join('\n')}
 </section>
 </main>
 </body>
@@ -105,7 +107,7 @@ function operationCard(document: OpenApiDocument, { method, path, operation }: L
     )
   }
   const [, body] = Object.entries(operation.requestBody?.content ?? {})[0] ?? []
-  if (body) parts.push('<h4>Request body</h4>', fields(resolve(document, body.schema), document))
+  if (body) parts.push('<h4>Request body</h4>', fields(body.schema, document))
   parts.push('<h4>Example</h4>', `<pre><code>${html(curl(method, path, operation, body))}</code></pre>`)
   const success = operation.responses['200']
   if (success) parts.push(answer(success))
@@ -151,28 +153,52 @@ function answers({ responses }: Operation): string {
   return `<table><thead><tr><th>Status</th><th>When</th><th>Body</th></tr></thead><tbody>${rows.join('')}</tbody></table>`
 }
 
-function schemaCard([name, schema]: [string, JsonSchema]): string {
-  return `<article id="schema-${name}"><h3>${html(name)}</h3>${schema.description ? paragraphs(schema.description) : ''}${fields(schema)}</article>`
+function schemaCard(document: OpenApiDocument, name: string, schema: JsonSchema): string {
+  const forms = formsOf(schema)
+  // The forms of a kind have cards of their own.
+  const body =
+    forms.length > 0 && forms.every(({ $ref }) => $ref !== undefined) ? `<p>${typeOf(schema)}</p>` : fields(schema, document)
+  return `<article id="schema-${name}"><h3>${html(name)}</h3>${schema.description ? paragraphs(schema.description) : ''}${body}</article>`
 }
 
-/** The members of an object schema, nested ones below their holder. */
-function fields(schema: JsonSchema, document?: OpenApiDocument): string {
+/** The members of an object schema, nested ones below their holder; of several forms one after the other, each by its name. */
+function fields(schema: JsonSchema, document: OpenApiDocument): string {
+  const whole = resolve(document, schema)
+  const forms = formsOf(whole)
+  if (forms.length > 0) {
+    const cards = forms.map(form => `<h5>${html(nameOf(form))}</h5>${fields(form, document)}`)
+    return `<p>${forms.map(form => `<a href="#schema-${nameOf(form)}">${html(nameOf(form))}</a>`).join(' or ')}</p>${cards.join('')}`
+  }
   const rows: string[] = []
-  const add = (object: JsonSchema, prefix: string) => {
+  const addMembers = (object: JsonSchema, prefix: string) => {
     for (const [name, member] of Object.entries(object.properties ?? {})) {
       if (!isSchema(member)) continue
       const required = object.required?.includes(name) ? REQUIRED : ''
       rows.push(
         `<tr><td><code><span class="prefix">${html(prefix)}</span>${html(name)}</code>${required}</td><td>${typeOf(member)}</td><td>${meaning(member)}</td></tr>`,
       )
-      add(member, `${prefix}${name}.`)
-      if (isSchema(member.items)) add(member.items, `${prefix}${name}[].`)
+      addWithin(member, `${prefix}${name}`)
     }
   }
-  add(document ? resolve(document, schema) : schema, '')
-  if (rows.length === 0) return `<p>${typeOf(schema)}</p>`
+  const addWithin = (holder: JsonSchema, place: string) => {
+    addMembers(holder, `${place}.`)
+    if (isSchema(holder.items)) addWithin(holder.items, `${place}[]`)
+    for (const form of formsOf(holder)) {
+      rows.push(`<tr class="form"><td colspan="3"><code>${html(place)}</code> as ${html(nameOf(form))}</td></tr>`)
+      addWithin(form, place)
+    }
+  }
+  addMembers(whole, '')
+  if (rows.length === 0) return `<p>${typeOf(whole)}</p>`
   return `<table class="fields"><thead><tr><th>Member</th><th>Type</th><th>Meaning</th></tr></thead><tbody>${rows.join('')}</tbody></table>`
 }
+
+/** The forms of a schema that has several with members, each with a name. */
+function formsOf({ anyOf = [] }: JsonSchema): JsonSchema[] {
+  return anyOf.filter(isSchema).filter(form => form.$ref !== undefined || form.title !== undefined)
+}
+
+const nameOf = ({ $ref, title = '' }: JsonSchema): string => ($ref === undefined ? title : nameOfReference($ref))
 
 const REQUIRED = ' <span class="required">required</span>'
 
@@ -198,6 +224,7 @@ function typeOf(schema: JsonSchema): string {
   }
   if (schema.const !== undefined) return `<code>${html(JSON.stringify(schema.const))}</code>`
   if (schema.enum) return schema.enum.map(value => `<code>${html(JSON.stringify(value))}</code>`).join(' ')
+  if (schema.title !== undefined) return html(schema.title)
   if (schema.anyOf) return schema.anyOf.filter(isSchema).map(typeOf).join(' or ')
   if (schema.type === 'array') return `list of ${isSchema(schema.items) ? typeOf(schema.items) : 'any'}`
   if (schema.type === 'object' && isSchema(schema.additionalProperties)) return `map of ${typeOf(schema.additionalProperties)}`
@@ -257,6 +284,7 @@ h1 { margin: 0 0 .25rem; font-size: 1.9rem; letter-spacing: -.01em }
 main h2 { margin: 3.5rem 0 .25rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: 1.35rem }
 h3 { margin: 0 0 .25rem; font-size: 1rem; overflow-wrap: anywhere }
 h3 code { background: none; padding: 0; font-size: 1rem }
+h5 { margin: 1rem 0 .3rem; font-size: .85rem }
 h4 { margin: 1.4rem 0 .4rem; font-size: .78rem; letter-spacing: .05em; text-transform: uppercase; color: var(--quiet) }
 .lead { margin: 0 0 1rem; color: var(--quiet) }
 .summary { margin: 0 }
@@ -278,6 +306,7 @@ table { width: 100%; border-collapse: collapse; font-size: .88rem }
 th, td { padding: .4rem .7rem .4rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--quiet) }
 tbody tr:last-child td { border-bottom: 0 }
+.form td { color: var(--quiet); font-size: .82rem }
 .fields td:first-child { width: 30% } .fields td:nth-child(2) { width: 22% }
 @media (max-width: 56rem) {
   body { display: block }

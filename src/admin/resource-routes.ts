@@ -1,13 +1,13 @@
 /** The routes of stored resources: five for each kind under each of its paths, and the rotation of caller keys. */
 import { createHash, randomBytes } from 'node:crypto'
 import type { Log } from '../lib/log.ts'
-import { type Kind, kinds, type Resource } from '../resources/index.ts'
+import { type Kind, kinds, REGISTRY, type Resource } from '../resources/index.ts'
 import { type Entry, NameTaken, type Store, StoreUnavailable } from '../store/store.ts'
 import { readDocument } from './body.ts'
 import { AdminError, json } from './error.ts'
 import { mask, unmask } from './masking.ts'
 import type { Call, Description, Route } from './route.ts'
-import { documentSchema, type JsonSchema, REGISTRY } from './schema.ts'
+import { examplesOf, type JsonSchema } from './schema.ts'
 import { validate } from './validate.ts'
 import { warningHeader, warningsOfRemoval, warningsOfWrite } from './warnings.ts'
 
@@ -24,10 +24,10 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
   const { name, paths, tag } = REGISTRY[kind]
   const schema: JsonSchema = { $ref: `#/components/schemas/${name}` }
   const entrySchema: JsonSchema = { $ref: `#/components/schemas/${name}Entry` }
-  const examples = documentSchema(kind).examples ?? []
+  const examples = examplesOf(kind)
   const [example] = examples
   const entryExample = example === undefined ? undefined : exampleEntry(kind, example)
-  const body = { schema, examples: [...examples] }
+  const body = { schema, examples }
   const what = article(name)
 
   const list = () =>
@@ -95,7 +95,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
         handle: list,
         describe: {
           ...common,
-          operationId: `list${name}s${suffix}`,
+          operationId: `list${plural(name)}${suffix}`,
           summary: `List all ${tag.toLowerCase()}`,
           success: {
             description: 'All entries in the order of their creation.',
@@ -184,7 +184,7 @@ function rotateRoutes({ store, log }: ResourceOptions): Route[] {
       return { id: entry.id, response: json(200, { entry: shown('api_keys', entry), plaintext }) }
     })
   const { name, paths, tag } = REGISTRY.api_keys
-  const [example] = documentSchema('api_keys').examples ?? []
+  const [example] = examplesOf('api_keys')
   return paths.map((segment, index) => ({
     method: 'POST',
     path: `/admin/v1/${segment}/{id}/rotate`,
@@ -252,6 +252,8 @@ const EXAMPLE_ID = '0b9f6a52-6f0e-4f0b-9d53-0c9b1a7e4c11'
 function exampleEntry(kind: Kind, example: unknown, revision = 1): Entry {
   return { id: EXAMPLE_ID, value: mask(kind, REGISTRY[kind].schema.parse(example)), revision }
 }
+
+const plural = (name: string): string => name.replace(/(?<=[^aeiou])y$/, 'ie') + 's'
 
 function article(name: string): string {
   const words = name

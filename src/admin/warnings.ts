@@ -1,7 +1,10 @@
 import { adapterOf } from '../adapters/index.ts'
 import { parseCidr } from '../lib/cidr.ts'
 import type { Kind, Resource } from '../resources/index.ts'
+import { checkMode, type DirectModel, isGroup, type ModelGroup } from '../resources/model.ts'
 import { HEADER_VARIABLES, type ProviderKey } from '../resources/provider-key.ts'
+import type { RateLimit } from '../resources/rate-limit.ts'
+import { type ClassicPolicy, isClassic } from '../resources/rate-limit-policy.ts'
 import type { Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
 import { maySet } from '../wire/headers.ts'
@@ -13,7 +16,7 @@ const HEADER_CHARACTERS_MAX = 2048
 /**
  * What an accepted write should make its author look twice at. The write stands: resources may come in any order.
  * in: `entry` as it is stored now, `before` the document it replaced
- * source: README of the contract, rows 6 and 11
+ * source: README of the contract, rows 6, 11 and 12
  */
 export function warningsOfWrite<K extends Kind>(
   kind: K,
@@ -21,36 +24,55 @@ export function warningsOfWrite<K extends Kind>(
   before: Resource[K] | undefined,
   snapshot: Snapshot,
 ): string[] {
-  const warnings = danglingOf(kind, entry, snapshot).map(tellMissing)
+  const warnings = danglingOf(kind, entry, snapshot).map(tellMissing(snapshot))
   warnings.push(...OWN[kind](entry.value))
-  const oldName = before === undefined ? undefined : aliasOf(kind, before)
-  if (oldName !== undefined && oldName !== aliasOf(kind, entry.value)) warnings.push(...leftBehind(oldName, snapshot))
+  const now = before === undefined ? undefined : modelOf(kind, entry.value)
+  const then = before === undefined ? undefined : modelOf(kind, before)
+  // A direct model that became a group is still there, but no target any more.
+  if (then && now && (then.display_name !== now.display_name || isGroup(then) !== isGroup(now))) {
+    warnings.push(...leftBehind(snapshot, 'models', 'name', then.display_name, entry.id))
+  }
   return warnings
 }
 
 /** What a deletion leaves without its counterpart. in: the snapshot after it */
 export function warningsOfRemoval<K extends Kind>(kind: K, { id, value }: Entry<K>, snapshot: Snapshot): string[] {
-  if (kind === 'provider_keys') return leftBehind(id, snapshot)
-  const alias = aliasOf(kind, value)
-  return alias === undefined ? [] : leftBehind(alias, snapshot)
+  const model = modelOf(kind, value)
+  return [
+    ...leftBehind(snapshot, kind, 'id', id),
+    ...(model === undefined ? [] : leftBehind(snapshot, 'models', 'name', model.display_name)),
+  ]
 }
 
-function leftBehind(missing: string, snapshot: Snapshot): string[] {
+/** in: `except`, the id of a resource whose own references are told already */
+function leftBehind(snapshot: Snapshot, kind: Kind, by: 'id' | 'name', missing: string, except?: string): string[] {
   return allDangling(snapshot)
-    .filter(each => each.missing === missing)
+    .filter(each => each.of === kind && each.by === by && each.missing === missing && each.id !== except)
     .map(tellLeftBehind)
 }
 
-/** The name that other resources refer to, for kinds that are referred to by name. */
-function aliasOf<K extends Kind>(kind: K, value: Resource[K]): string | undefined {
-  return kind === 'models' ? value.display_name : undefined
+/** The document of a model: the one kind that others refer to by name. */
+function modelOf<K extends Kind>(kind: K, value: Resource[K]): Resource['models'] | undefined
+function modelOf(kind: Kind, value: Resource[Kind]): Resource['models'] | undefined {
+  return kind === 'models' && 'display_name' in value && ('routing' in value || 'model_name' in value) ? value : undefined
 }
 
-function tellMissing({ field, missing }: Dangling): string {
-  if (field === 'provider_key_id')
-    return `provider_key_id "${missing}" names no provider key: requests for this model fail until there is one`
-  return `${field} names "${missing}", and there is no such model yet`
-}
+const tellMissing =
+  ({ models }: Snapshot) =>
+  ({ kind, field, missing, of, by }: Dangling): string => {
+    if (field === 'provider_key_id') {
+      return `provider_key_id "${missing}" names no provider key: requests for this model fail until there is one`
+    }
+    if (kind === 'models') {
+      const what = models.has(missing) ? 'is a model group, and only direct models can be targets' : 'names no direct model'
+      return `${field} "${missing}" ${what}: no request goes there until it is one`
+    }
+    if (kind === 'rate_limit_policies') {
+      const what = by === 'name' ? 'no model' : of === 'models' ? 'the id of no model' : 'the id of no caller API key'
+      return `${field} "${missing}" is ${what}: nothing is counted for it until there is one`
+    }
+    return `${field} names "${missing}", and there is no such model yet`
+  }
 
 function tellLeftBehind({ kind, id, name, field, missing }: Dangling): string {
   return `${kind} "${name ?? id}" still names "${missing}" in ${field}`
@@ -58,20 +80,84 @@ function tellLeftBehind({ kind, id, name, field, missing }: Dangling): string {
 
 const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
   provider_keys: warningsOfProviderKey,
-  models: ({ display_name, allowed_cidrs = [] }) => {
-    const warnings = allowed_cidrs
+  models: model => [
+    ...(isGroup(model) ? warningsOfGroup(model) : warningsOfDirect(model)),
+    ...warningsOfLimits('rate_limit', model.rate_limit),
+    ...(model.allowed_cidrs ?? [])
       .filter(entry => parseCidr(entry) === undefined)
-      .map(entry => `allowed_cidrs entry "${entry}" is no network or address such as 10.0.0.0/8, so it lets nobody in`)
-    if (display_name.split('*').length > 2) warnings.unshift('display_name has more than one *, so no request matches it')
-    return warnings
-  },
-  api_keys: ({ allowed_models }) => {
+      .map(entry => `allowed_cidrs entry "${entry}" is no network or address such as 10.0.0.0/8, so it lets nobody in`),
+  ],
+  api_keys: ({ allowed_models, rate_limit }) => {
     const warnings = allowed_models
       .filter(name => name.split('*').length > 2)
       .map(name => `allowed_models entry "${name}" has more than one *, so it allows nothing`)
     if (allowed_models.length === 0) warnings.push('allowed_models is empty, so this key may use no model')
-    return warnings
+    return [...warnings, ...warningsOfLimits('rate_limit', rate_limit)]
   },
+  rate_limit_policies: policy => [
+    ...(isClassic(policy) ? warningsOfClassic(policy) : warningsOfLimits('limits', policy.limits)),
+    ...(policy.schedules ?? []).flatMap(({ start_time, end_time }, index) =>
+      start_time === end_time ? [`schedules[${index}] ends when it starts, so it never suspends the policy`] : [],
+    ),
+  ],
+}
+
+function warningsOfDirect({ display_name, background_model_check: check }: DirectModel): string[] {
+  const warnings: string[] = []
+  if (display_name.split('*').length > 2) warnings.push('display_name has more than one *, so no request matches it')
+  if (!check?.enabled) return warnings
+  if (display_name.includes('*'))
+    warnings.push('background_model_check has no effect on a pattern: which model would be asked for?')
+  if (check.stale_after_seconds < check.interval_seconds) {
+    warnings.push(
+      'background_model_check.stale_after_seconds is below interval_seconds, so a failed check is forgotten before the next one',
+    )
+  }
+  if (check.prompt !== undefined && checkMode(check) === 'endpoint') {
+    warnings.push('background_model_check.prompt is not sent, because mode is "endpoint"')
+  }
+  return warnings
+}
+
+function warningsOfGroup({ display_name, routing: { targets, max_fallbacks } }: ModelGroup): string[] {
+  const warnings: string[] = []
+  if (display_name.includes('*')) {
+    warnings.push('display_name has a *, but a model group is no pattern: only requests for exactly this name reach it')
+  }
+  const seen = new Set<string>()
+  const repeated = new Set<string>()
+  for (const { model } of targets) {
+    if (seen.has(model)) repeated.add(model)
+    seen.add(model)
+  }
+  for (const model of repeated) warnings.push(`routing.targets names "${model}" more than once`)
+  for (const [index, { weight }] of targets.entries()) {
+    if (weight === 0)
+      warnings.push(`routing.targets[${index}].weight is 0, which counts as 1: take the target out to stop its requests`)
+  }
+  const isTagged = ({ tags = [] }: ModelGroup['routing']['targets'][number]) => tags.length > 0
+  if (targets.some(isTagged)) {
+    const requests = targets.some(({ tags }) => tags?.includes('default')) ? 'no request' : 'no request with tags'
+    for (const [index, target] of targets.entries()) {
+      if (!isTagged(target)) warnings.push(`routing.targets[${index}] has no tags while others have, so ${requests} reaches it`)
+    }
+  }
+  if (max_fallbacks !== undefined && max_fallbacks > targets.length - 1) {
+    warnings.push(`routing.max_fallbacks is cut to ${targets.length - 1}: there are no more targets after the first`)
+  }
+  return warnings
+}
+
+function warningsOfLimits(member: string, limits: RateLimit | undefined): string[] {
+  if (limits === undefined) return []
+  const given = Object.entries(limits).filter(([, limit]) => limit !== undefined)
+  if (given.length === 0) return [`${member} is empty, so it limits nothing`]
+  return given.filter(([, limit]) => limit === 0).map(([name]) => `${member}.${name} is 0, so no request passes`)
+}
+
+function warningsOfClassic({ window, max_tokens }: ClassicPolicy): string[] {
+  if (max_tokens === undefined || window === 'minute' || window === 'day') return []
+  return [`max_tokens has no effect with the window "${window}": tokens are counted by minute or day`]
 }
 
 function warningsOfProviderKey(value: ProviderKey): string[] {

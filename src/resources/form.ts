@@ -1,10 +1,15 @@
 import type { z } from 'zod'
 
-/** One form of a kind whose schema is a union. */
-export type Form = {
-  schema: z.ZodType
+/** One form of a kind whose schema is a union. out: `T`, the documents of the kind */
+export type Form<T = unknown> = {
+  schema: z.ZodType<T>
   /** What is said of a member that other forms have and this one does not; undefined where none has it. */
   foreignMember(member: string): string | undefined
+  /**
+   * Those of them that say nothing about what the document is: a write that carries one is refused, but a stored document
+   * is served without it. Any other makes a stored document of two forms, and which one was meant nobody knows.
+   */
+  deadMembers: readonly string[]
 }
 
 /** Whether a document says anything of a member: `null` means that it is absent. */

@@ -79,3 +79,11 @@ export type Resource = {
   rate_limit_policies: RateLimitPolicy
 }
 export const kinds = Object.keys(RESOURCES) as Kind[]
+
+/** The registry with the type of each kind's documents: what code that works for any kind is written against. */
+export const REGISTRY: {
+  readonly [K in Kind]: Omit<ResourceKind, 'schema' | 'formOf'> & {
+    schema: z.ZodType<Resource[K]>
+    formOf?: (document: Readonly<Record<string, unknown>>) => Form<Resource[K]>
+  }
+} = RESOURCES

@@ -213,16 +213,23 @@ const DIRECT_KNOBS: readonly string[] = [
   'cost',
 ]
 
-const directForm: Form = { schema: DirectModel, foreignMember: () => undefined }
-const groupForm: Form = {
+const MIXED = 'belongs to a direct model and `routing` to a model group: leave out one of the two'
+
+const directForm: Form<Model> = {
+  schema: DirectModel,
+  foreignMember: member => (member === 'routing' ? `\`routing\` belongs to a model group, not to a direct model` : undefined),
+  deadMembers: [],
+}
+const groupForm: Form<Model> = {
   schema: ModelGroup,
   foreignMember(member) {
     if (DIRECT_KNOBS.includes(member)) return `\`${member}\` not accepted on a model group`
     if (!DIRECT_FIELDS.includes(member)) return undefined
-    return `\`${member}\` belongs to a direct model and \`routing\` to a model group: leave out one of the two`
+    return `\`${member}\` ${MIXED}`
   },
+  deadMembers: DIRECT_KNOBS,
 }
 
-export function formOfModel(document: Readonly<Record<string, unknown>>): Form {
+export function formOfModel(document: Readonly<Record<string, unknown>>): Form<Model> {
   return isGiven(document, 'routing') ? groupForm : directForm
 }

@@ -12,6 +12,8 @@ export const GROUP_BY = ['team', 'member', 'api_key', 'model', 'provider'] as co
 export type GroupBy = (typeof GROUP_BY)[number]
 
 const OPERATORS = ['==', '~=', '~~', '~*', 'in'] as const
+/** Kept for later versions. source: control-resources §5 */
+const RESERVED: readonly unknown[] = ['has', '>', '>=', '<', '<=', 'ipmatch']
 
 export const PATTERN_BYTES_MAX = 256
 export const DEPTH_MAX = 3
@@ -23,7 +25,13 @@ export const Leaf = z
   .strictObject({
     dimension: z.enum(DIMENSIONS).describe('`model` is the id of the model, `model_name` the alias that was asked for.'),
     operator: z
-      .enum(OPERATORS)
+      .enum(OPERATORS, {
+        // Only our own words are repeated.
+        error: ({ input }) =>
+          RESERVED.includes(input)
+            ? `\`${input}\` is reserved for later versions: use one of ${OPERATORS.map(each => `"${each}"`).join(', ')}`
+            : undefined,
+      })
       .describe('`~=`: not equal. `~~`: regular expression (RE2), unanchored. `~*`: the same, upper and lower case alike.'),
     value: z.union([text(), z.array(text()).min(1).max(VALUES_MAX)]).describe('A string; with `in` a list of 1 to 64 strings.'),
     negate: optional(z.boolean()).describe('Turns the outcome round. A request without the dimension never matches.'),
@@ -47,19 +55,28 @@ export const Leaf = z
       refuse('value', 'is no regular expression of RE2: no look-around, no back references, at most 1000 repetitions')
     }
   })
+  .meta({ title: 'Comparison' })
 export type Leaf = z.output<typeof Leaf>
 
 export type Branch = { logic: 'and' | 'or'; children: Condition[]; negate?: boolean | undefined }
 export type Condition = Leaf | Branch
 
 const branchOf = <T extends z.ZodType>(child: T) =>
-  z.strictObject({
-    logic: z.enum(['and', 'or']),
-    children: z.array(child).min(1),
-    negate: optional(z.boolean()).describe('Turns the outcome round.'),
-  })
-// Three levels at most, so they are written out: a schema that names itself would hide the members from the reference.
-const Level2 = z.union([Leaf, branchOf(Leaf)])
+  z
+    .strictObject({
+      logic: z.enum(['and', 'or']).describe('Whether all children must hold, or one.'),
+      children: z.array(child).min(1).describe(`Comparisons, or groups of them down to ${DEPTH_MAX} levels.`),
+      negate: optional(z.boolean()).describe('Turns the outcome round.'),
+    })
+    .meta({ title: 'Group' })
+// The levels are written out: a schema that names itself would hide the members from the reference.
+const Level3 = z.preprocess((value, context) => {
+  if (typeof value === 'object' && value !== null && ('logic' in value || 'children' in value)) {
+    context.addIssue({ code: 'custom', message: `must be a comparison: conditions are at most ${DEPTH_MAX} levels deep` })
+  }
+  return value
+}, Leaf)
+const Level2 = z.union([Leaf, branchOf(Level3)])
 const Level1 = z.union([Leaf, branchOf(Level2)])
 
 export function leavesOf(conditions: readonly Condition[]): Leaf[] {
@@ -172,16 +189,19 @@ const CONDITIONAL_MEMBERS: readonly string[] = ['limits', 'conditions', 'group_b
 
 const mixed = (member: string) =>
   `\`${member}\` belongs to the other form of policy: use either scope, scope_ref, window and max_requests or max_tokens, or limits with conditions and group_by`
-const classicForm: Form = {
+const classicForm: Form<RateLimitPolicy> = {
   schema: ClassicPolicy,
   foreignMember: member => (CONDITIONAL_MEMBERS.includes(member) ? mixed(member) : undefined),
+  deadMembers: [],
 }
-const conditionalForm: Form = {
+const conditionalForm: Form<RateLimitPolicy> = {
   schema: ConditionalPolicy,
   foreignMember: member => (CLASSIC_MEMBERS.includes(member) ? mixed(member) : undefined),
+  deadMembers: [],
 }
 
 /** The form that a document has more of; a document with members of both is refused by either. */
-export function formOfPolicy(document: Readonly<Record<string, unknown>>): Form {
-  return CONDITIONAL_MEMBERS.some(member => isGiven(document, member)) ? conditionalForm : classicForm
+export function formOfPolicy(document: Readonly<Record<string, unknown>>): Form<RateLimitPolicy> {
+  const given = (members: readonly string[]) => members.filter(member => isGiven(document, member)).length
+  return given(CONDITIONAL_MEMBERS) > given(CLASSIC_MEMBERS) ? conditionalForm : classicForm
 }

@@ -10,8 +10,8 @@ export const MISSING = 'is required'
 /** Unknown members of one object that are named. */
 const UNKNOWN_SHOWN_MAX = 20
 
-/** Members that make a model a kind of its own, and what such models are called. */
-const VIRTUAL_MODELS: readonly string[] = ['routing', 'ensemble', 'semantic']
+/** Members that make a model a kind of its own that this version does not have, and what such models are called. */
+const VIRTUAL_MODELS: readonly string[] = ['ensemble', 'semantic']
 
 /** Whether a member makes a model one that this version does not have, so that the rules of direct models do not apply. */
 export function isVirtualModel(kind: Kind, member: string): boolean {
@@ -40,11 +40,13 @@ export const wording: z.core.$ZodErrorMap = issue => {
       return unknownMembers(issue.keys, names)
     }
     case 'invalid_value':
-      return `must be one of ${issue.values.map(value => JSON.stringify(value)).join(', ')}`
+      if (issue.input === undefined) return MISSING
+      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.map(value => JSON.stringify(value)).join(', ')}`
     case 'too_small':
-      return `must be at least ${issue.minimum}${issue.origin === 'string' ? ' characters long' : ''}`
+      if (issue.origin === 'array' && issue.minimum === 1) return 'must not be empty'
+      return `${bound(issue.origin)} at least ${issue.minimum}${unit(issue.origin)}`
     case 'too_big':
-      return `must be at most ${issue.maximum}${issue.origin === 'string' ? ' characters long' : ''}`
+      return `${bound(issue.origin)} at most ${issue.maximum}${unit(issue.origin)}`
     case 'invalid_format':
       if (issue.format === 'datetime') return 'must be a time of RFC 3339 with its offset, such as 2030-01-31T00:00:00Z'
       return 'does not have the form that the reference describes'
@@ -54,6 +56,14 @@ export const wording: z.core.$ZodErrorMap = issue => {
       return 'is not what the reference describes'
   }
 }
+
+/** What is said where a value is of none of the types that may stand in its place. in: names of types in zod's spelling */
+export function expectedTypes(expected: readonly string[]): string {
+  return `must be ${[...new Set(expected.map(type => TYPES[type] ?? type))].join(' or ')}`
+}
+
+const bound = (origin: string) => (origin === 'array' ? 'must have' : 'must be')
+const unit = (origin: string) => (origin === 'array' ? ' entries' : origin === 'string' ? ' characters long' : '')
 
 const TYPES: Record<string, string> = {
   string: 'a string',

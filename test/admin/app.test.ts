@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { createAdminApp } from '../../src/admin/app.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { silentLog } from '../../src/lib/log.ts'
+import { createModelHealth } from '../../src/model-health.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
 import { ADMIN_KEY, apiKey, messageOf, openAdmin, providerKey, SECOND_ADMIN_KEY } from './harness.ts'
@@ -64,7 +65,7 @@ describe('authentication', () => {
       log: silentLog,
       clock: systemClock,
       lifecycle: { isDraining: false, inFlight: 0, startedAtMs: 0 },
-      modelHealth: { failures: () => 0 },
+      modelHealth: createModelHealth(),
     }
     expect(() => createAdminApp({ ...options, adminKeys: ['good', ' '] })).toThrow('admin.admin_keys[1] must not be empty')
   })
@@ -208,7 +209,7 @@ describe('playground', () => {
       log: silentLog,
       clock: systemClock,
       lifecycle: { isDraining: false, inFlight: 0, startedAtMs: 0 },
-      modelHealth: { failures: () => 0 },
+      modelHealth: createModelHealth(),
       playground: async (request, server) => {
         seen.push({
           url: new URL(request.url).pathname,

@@ -1,6 +1,7 @@
 import { type AdminOptions, createAdminApp } from '../../src/admin/app.ts'
 import type { Lifecycle } from '../../src/gateway.ts'
 import { createLog, type Log } from '../../src/lib/log.ts'
+import { createModelHealth } from '../../src/model-health.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
 
@@ -46,7 +47,7 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
     log: captureLog(lines),
     clock,
     lifecycle,
-    modelHealth: { failures: () => 0 },
+    modelHealth: createModelHealth(),
     ...options,
   })
   const call: Harness['call'] = async (method, path, body, headers = { authorization: `Bearer ${ADMIN_KEY}` }) => {
@@ -100,6 +101,26 @@ export const model = (provider_key_id: string, more: Record<string, unknown> = {
   provider: 'vllm',
   model_name: 'meta-llama/Llama-3.1-8B-Instruct',
   provider_key_id,
+  ...more,
+})
+
+/** A model group of these targets. */
+export const group = (targets: (string | Record<string, unknown>)[], more: Record<string, unknown> = {}) => ({
+  display_name: 'llama-3',
+  routing: { targets: targets.map(target => (typeof target === 'string' ? { model: target } : target)) },
+  ...more,
+})
+
+/** A rate-limit policy of the conditional form. */
+export const policy = (more: Record<string, unknown> = {}) => ({ name: 'fair share', limits: { rpm: 60 }, ...more })
+
+/** A rate-limit policy of the classic form. */
+export const classicPolicy = (more: Record<string, unknown> = {}) => ({
+  name: 'search team',
+  scope: 'team',
+  scope_ref: 'search',
+  window: 'minute',
+  max_requests: 600,
   ...more,
 })
 

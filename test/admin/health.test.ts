@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { HealthResponse } from '../../src/admin/health.ts'
+import { createModelHealth } from '../../src/model-health.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store, StoreStatus } from '../../src/store/store.ts'
 import { COMMIT, VERSION } from '../../src/version.ts'
@@ -52,7 +53,7 @@ describe('/admin/v1/health', () => {
     [900, 2, 'unhealthy'],
   ])('%i consecutive failures of a model are health %i and make the gateway %s', async (failures, health, status) => {
     let failing = ''
-    const admin = openAdmin({ modelHealth: { failures: id => (id === failing ? failures : 0) } })
+    const admin = openAdmin({ modelHealth: { ...createModelHealth(), failures: id => (id === failing ? failures : 0) } })
     const well = entryOf(await admin.call('POST', '/admin/v1/models', model('pk', { display_name: 'well' })))
     failing = entryOf(await admin.call('POST', '/admin/v1/models', model('pk'))).id
     const { body } = await admin.call('GET', '/admin/v1/health')

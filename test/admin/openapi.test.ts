@@ -64,6 +64,7 @@ describe('/admin/openapi.json', () => {
         ...crud('/admin/v1/models'),
         ...crud('/admin/v1/apikeys'),
         ...crud('/admin/v1/api_keys'),
+        ...crud('/admin/v1/rate_limit_policies'),
       ].toSorted(),
     )
   })
@@ -179,7 +180,8 @@ describe('examples', () => {
         await admin.call('DELETE', `${path}/${id}`)
       }
     }
-    expect(checked).toBe(9)
+    // POST and PUT of five paths, two of them of kinds with two forms, and the playground.
+    expect(checked).toBe(15)
   })
 
   test('of answers validate against their schemas and show no credential', async () => {

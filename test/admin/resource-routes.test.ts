@@ -2,14 +2,22 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { type Store, StoreUnavailable } from '../../src/store/store.ts'
 import { putRow, scratch } from '../store/scratch.ts'
-import { ADMIN_KEY, apiKey, entryOf, isRecord, messageOf, model, openAdmin, providerKey, sha256 } from './harness.ts'
+import { ADMIN_KEY, apiKey, entryOf, isRecord, messageOf, model, openAdmin, policy, providerKey, sha256 } from './harness.ts'
 
 const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown>, Record<string, unknown>][] = [
   ['provider_keys', providerKey, { display_name: 'other' }],
   ['models', more => model('pk', more), { display_name: 'other' }],
   ['apikeys', apiKey, { key_hash: sha256('other') }],
   ['api_keys', apiKey, { key_hash: sha256('other') }],
+  ['rate_limit_policies', policy, { name: 'other' }],
 ]
+
+/** A member that a document may leave out, of kinds other than caller keys. */
+const OPTIONAL: Record<string, Record<string, unknown>> = {
+  provider_keys: { tls: { verify: false } },
+  models: { retries: 3 },
+  rate_limit_policies: { group_by: ['team'] },
+}
 
 describe.each(KINDS)('/admin/v1/%s', (kind, document, other) => {
   const path = `/admin/v1/${kind}`
@@ -45,7 +53,7 @@ describe.each(KINDS)('/admin/v1/%s', (kind, document, other) => {
 
   test('PUT replaces the whole document, raises the revision and may keep its own name', async () => {
     const admin = openAdmin()
-    const optional = kind === 'models' ? { retries: 3 } : kind === 'provider_keys' ? { tls: { verify: false } } : { team_id: 't' }
+    const optional = OPTIONAL[kind] ?? { team_id: 't' }
     const { id, value } = entryOf(await admin.call('POST', path, document(optional)))
     expect(value).toMatchObject(optional)
     const replaced = entryOf(await admin.call('PUT', `${path}/${id}`, document()))
@@ -191,7 +199,7 @@ describe('the guide', () => {
       expect(written.headers.has('x-aisix-warning')).toBe(false)
       // In force before the answer is sent: the proxy reads this very snapshot.
       expect(admin.store.snapshot.apiKeys.get(caller.key_hash)?.allows('llama-3-private')).toBe(true)
-      expect(admin.store.snapshot.models.get('llama-3-private')?.value.provider_key_id).toBe(key.id)
+      expect(admin.store.snapshot.models.get('llama-3-private')).toMatchObject({ value: { provider_key_id: key.id } })
       expect(admin.store.snapshot.providerKeys.get(key.id)?.value.secret).toBe('not-used-by-vllm')
     }
   })

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { apiKey, messageOf, model, openAdmin, providerKey } from './harness.ts'
+import { apiKey, classicPolicy, group, messageOf, model, openAdmin, policy, providerKey } from './harness.ts'
 
 /** A value that stands where a credential could have been pasted; no message may repeat it. */
 const PASTED = 'sk-pasted-by-mistake'
@@ -151,6 +151,14 @@ describe('provider keys', () => {
   })
 })
 
+const check = (more: Record<string, unknown> = {}) => ({
+  enabled: true,
+  interval_seconds: 30,
+  timeout_seconds: 5,
+  stale_after_seconds: 90,
+  ...more,
+})
+
 describe('models', () => {
   const cases: [string, Record<string, unknown>, string][] = [
     ['half a cost', { cost: { input_per_1k: 0.1 } }, 'schema validation failed at /cost/output_per_1k: is required'],
@@ -171,27 +179,295 @@ describe('models', () => {
     ['negative retries', { retries: -1 }, 'schema validation failed at /retries: must be at least 0'],
     ['a blank network', { allowed_cidrs: ['10.0.0.0/8', ''] }, 'schema validation failed at /allowed_cidrs/1: must not be empty'],
     ['an unknown member', { modelname: PASTED }, 'unknown field `modelname` (did you mean `model_name`?), expected one of'],
-    ['a limit that would not be kept', { rate_limit: { rpm: 1 } }, '`rate_limit` is not supported by this version'],
-    ['a check that would not run', { background_model_check: {} }, '`background_model_check` is not supported by this version'],
+    ['a mark that would have no effect', { embedding: { dimensions: 8 } }, '`embedding` is not supported by this version'],
+    ['a limit that is no number', { rate_limit: { rpm: '1' } }, 'failed at /rate_limit/rpm: must be a number, not a string'],
+    ['a negative limit', { rate_limit: { concurrency: -1 } }, 'failed at /rate_limit/concurrency: must be at least 0'],
+    ['half a token', { rate_limit: { tpm: 0.5 } }, 'failed at /rate_limit/tpm: must be a whole number'],
+    [
+      'a window that there is not',
+      { rate_limit: { tph: 1 } },
+      'failed at /rate_limit: unknown field `tph` (did you mean `rph`?)',
+    ],
+    ['a cooldown of a word', { cooldown: { default_seconds: 'long' } }, 'failed at /cooldown/default_seconds: must be a number'],
+    ['a cooldown that ends at once', { cooldown: { max_seconds: 0 } }, 'failed at /cooldown/max_seconds: must be at least 1'],
+    [
+      'a status that there is not',
+      { cooldown: { trigger_statuses: [500, 600] } },
+      'failed at /cooldown/trigger_statuses/1: must be at most 599',
+    ],
+    [
+      'a check without numbers',
+      { background_model_check: {} },
+      'failed at /background_model_check/interval_seconds: is required',
+    ],
+    ['a check too often', { background_model_check: check({ interval_seconds: 4 }) }, '/interval_seconds: must be at least 5'],
+    ['a check without time', { background_model_check: check({ timeout_seconds: 0 }) }, '/timeout_seconds: must be at least 1'],
+    [
+      'a check by completion that asks nothing',
+      { background_model_check: check({ mode: 'completion' }) },
+      'failed at /background_model_check/prompt: is required where `mode` is `completion`; schema validation failed at /background_model_check/max_tokens: is required where',
+    ],
+    [
+      'a check with a prompt and no bound',
+      { background_model_check: check({ prompt: 'Say ok.' }) },
+      'failed at /background_model_check/max_tokens: is required where `mode` is `completion`',
+    ],
+    [
+      'a check of another kind',
+      { background_model_check: check({ mode: PASTED }) },
+      '/mode: must be one of "endpoint", "completion"',
+    ],
   ]
   test.each(cases)('%s is refused by place and rule', async (_name, more, expected) => {
     expect(await refusal('models', model('pk', more))).toContain(expected)
   })
 
-  test.each(['routing', 'ensemble', 'semantic'])(
-    'a %s model is refused as a kind, and nothing is said about direct members',
-    async kind => {
-      const message = await refusal('models', { display_name: 'group', [kind]: { targets: [{ model: PASTED }] } })
-      expect(message).toBe(`${kind} models are not supported by this version: leave out \`${kind}\``)
-    },
-  )
+  test.each(['ensemble', 'semantic'])('a %s model is refused as a kind, and nothing is said about direct members', async kind => {
+    const message = await refusal('models', { display_name: 'group', [kind]: { targets: [{ model: PASTED }] } })
+    expect(message).toBe(`${kind} models are not supported by this version: leave out \`${kind}\``)
+  })
 
   test('a member of later versions that is null counts as absent', async () => {
     const { status } = await openAdmin().call(
       'POST',
       '/admin/v1/models',
-      model('pk', { routing: null, cooldown: null, cost: null }),
+      model('pk', { routing: null, ensemble: null, embedding: null, cooldown: null, cost: null }),
     )
+    expect(status).toBe(200)
+  })
+})
+
+describe('model groups', () => {
+  test.each(['background_model_check', 'cooldown', 'embedding', 'retries', 'auto_prompt_caching', 'cost'])(
+    'the knob %s is not accepted, in the very words that clients look for',
+    async knob => {
+      expect(await refusal('models', group(['a'], { [knob]: { x: PASTED } }))).toBe(`\`${knob}\` not accepted on a model group`)
+    },
+  )
+
+  test.each(['provider', 'model_name', 'provider_key_id'])('%s and routing together are refused, both named', async member => {
+    const message = await refusal('models', group(['a'], { [member]: 'x' }))
+    expect(message).toBe(`\`${member}\` belongs to a direct model and \`routing\` to a model group: leave out one of the two`)
+  })
+
+  test('a knob is told beside what else is wrong', async () => {
+    const message = await refusal('models', group([], { retries: 1, timout: 5 }))
+    expect(message.split('; ')).toEqual([
+      '`retries` not accepted on a model group',
+      'schema validation failed at : unknown field `timout` (did you mean `timeout`?), expected one of `display_name`, `routing`, `timeout`, `stream_timeout`, `rate_limit`, `allowed_cidrs`',
+      'schema validation failed at /routing/targets: must name at least one target',
+    ])
+  })
+
+  const routing = (more: Record<string, unknown>) => ({ display_name: 'g', routing: { targets: [{ model: 'a' }], ...more } })
+  const cases: [string, Record<string, unknown>, string][] = [
+    ['no targets', routing({ targets: undefined }), 'failed at /routing/targets: is required'],
+    ['zero targets', routing({ targets: [] }), 'failed at /routing/targets: must name at least one target'],
+    ['a target without a model', routing({ targets: [{}] }), 'failed at /routing/targets/0/model: is required'],
+    ['a target that is a name', routing({ targets: ['a'] }), 'failed at /routing/targets/0: must be an object, not a string'],
+    ['an empty target', routing({ targets: [{ model: '' }] }), 'failed at /routing/targets/0/model: must not be empty'],
+    ['a negative weight', routing({ targets: [{ model: 'a', weight: -1 }] }), '/routing/targets/0/weight: must be at least 0'],
+    ['half a weight', routing({ targets: [{ model: 'a', weight: 0.5 }] }), '/routing/targets/0/weight: must be a whole number'],
+    ['half a priority', routing({ targets: [{ model: 'a', priority: 0.5 }] }), '/targets/0/priority: must be a whole number'],
+    ['an empty tag', routing({ targets: [{ model: 'a', tags: [''] }] }), '/routing/targets/0/tags/0: must not be empty'],
+    [
+      'a typo in a target',
+      routing({ targets: [{ model: 'a', wieght: 1 }] }),
+      'at /routing/targets/0: unknown field `wieght` (did you mean `weight`?)',
+    ],
+    [
+      'a strategy that there is not',
+      routing({ strategy: PASTED }),
+      '/routing/strategy: must be one of "failover", "round_robin", ',
+    ],
+    ['a success as a reason to go on', routing({ fallback_on_statuses: [200] }), '/fallback_on_statuses/0: must be at least 400'],
+    ['another end', routing({ when_all_unavailable: 'wait' }), '/when_all_unavailable: must be one of "fail", "try_anyway"'],
+    ['negative fallbacks', routing({ max_fallbacks: -1 }), '/routing/max_fallbacks: must be at least 0'],
+    ['a hash source of another kind', hashOn({ type: 'body' }), '/routing/hash_on/0/type: must be one of "header", "cookie"'],
+    ['a header without its name', hashOn({ type: 'header' }), '/routing/hash_on/0/name: is required with `type` `header`'],
+    ['a cookie without its name', hashOn({ type: 'cookie' }), '/routing/hash_on/0/name: is required with `type` `cookie`'],
+    ['an address with a name', hashOn({ type: 'client_ip', name: 'x' }), '/routing/hash_on/0/name: has no meaning with'],
+    ['no hash source', hashOn(), '/routing/hash_on: must name at least one source'],
+    [
+      'a hash source for another strategy',
+      routing({ hash_on: [{ type: 'api_key' }] }),
+      '/routing/hash_on: has no meaning without',
+    ],
+    [
+      'an unknown member of routing',
+      routing({ retry_on_492: true }),
+      'at /routing: unknown field `retry_on_492` (did you mean `retry_on_429`?)',
+    ],
+  ]
+  function hashOn(...hash_on: unknown[]) {
+    return routing({ strategy: 'consistent_hash', hash_on })
+  }
+  test.each(cases)('%s is refused by place and rule', async (_name, document, expected) => {
+    expect(await refusal('models', document)).toContain(expected)
+  })
+
+  test.each(['ensemble', 'semantic'])('routing and %s together are refused as what is not supported', async kind => {
+    expect(await refusal('models', group(['a'], { [kind]: {} }))).toBe(
+      `${kind} models are not supported by this version: leave out \`${kind}\``,
+    )
+  })
+})
+
+describe('rate-limit policies', () => {
+  const team = { dimension: 'team', operator: '==', value: 'search' }
+  const name = { dimension: 'model_name', operator: '~~', value: 'llama' }
+  const on = (...conditions: unknown[]) => policy({ conditions })
+  const schedule = (more: Record<string, unknown>) =>
+    policy({ schedules: [{ timezone: 'Europe/Berlin', days_of_week: ['sat'], start_time: '08:00', end_time: '24:00', ...more }] })
+  const nested = (levels: number): unknown => (levels === 1 ? team : { logic: 'and', children: [nested(levels - 1)] })
+
+  const cases: [string, Record<string, unknown>, string][] = [
+    ['no name', policy({ name: undefined }), 'failed at /name: is required'],
+    ['an empty name', policy({ name: '' }), 'failed at /name: must not be empty'],
+    ['neither form', { name: 'p' }, 'failed at /scope: is required'],
+    ['a limit in the classic form', classicPolicy({ limits: { rpm: 1 } }), '`limits` belongs to the other form of policy'],
+    [
+      'a scope in the conditional form',
+      policy({ group_by: ['team'], scope: 'team' }),
+      '`scope` belongs to the other form of policy',
+    ],
+    [
+      'another scope',
+      classicPolicy({ scope: 'planet' }),
+      'failed at /scope: must be one of "api_key", "model", "team", "member"',
+    ],
+    ['nothing that the scope is of', classicPolicy({ scope_ref: '' }), 'failed at /scope_ref: must not be empty'],
+    ['another window', classicPolicy({ window: 'week' }), 'failed at /window: must be one of "second", "minute", "hour", "day"'],
+    ['no limit', classicPolicy({ max_requests: undefined }), 'at least one of `max_requests` and `max_tokens` is required'],
+    ['a limit of 0', classicPolicy({ max_requests: 0 }), 'failed at /max_requests: must be at least 1'],
+    ['a token limit of 0', classicPolicy({ max_tokens: 0 }), 'failed at /max_tokens: must be at least 1'],
+    ['an empty limit object', policy({ limits: {} }), 'failed at /limits: must set at least one limit'],
+    ['limits that are null', policy({ limits: { rpm: null } }), 'failed at /limits: must set at least one limit'],
+    ['another action', policy({ action: 'log' }), 'failed at /action: must be "reject"'],
+    ['another dimension to group by', policy({ group_by: ['model_name'] }), 'failed at /group_by/0: must be one of "team", '],
+    ['a dimension twice', policy({ group_by: ['team', 'team'] }), 'failed at /group_by: must not name one twice'],
+    ['a condition that is text', on(PASTED), 'failed at /conditions/0: must be an object'],
+    ['an empty condition', on({}), 'failed at /conditions/0/dimension: is required'],
+    ['another operator', on({ ...team, operator: '!=' }), '/conditions/0/operator: must be one of "==", "~=", "~~", "~*", "in"'],
+    ['no operator', on({ ...team, operator: undefined }), 'failed at /conditions/0/operator: is required'],
+    ['no value', on({ ...team, value: undefined }), 'failed at /conditions/0/value: is required'],
+    ['a number as value', on(team, { ...team, value: 5 }), 'failed at /conditions/1/value: must be a string or an array'],
+    [
+      'a number in a list',
+      on({ ...team, operator: 'in', value: ['a', 5] }),
+      '/conditions/0/value/1: must be a string, not a number',
+    ],
+    ['an empty list', on({ ...team, operator: 'in', value: [] }), 'failed at /conditions/0/value: must not be empty'],
+    [
+      'a list of 65',
+      on({ ...team, operator: 'in', value: Array.from({ length: 65 }, String) }),
+      'failed at /conditions/0/value: must have at most 64 entries',
+    ],
+    ['a list without `in`', on({ ...team, value: ['a'] }), '/conditions/0/value: must be one string with the operator `==`'],
+    [
+      '`in` without a list',
+      on({ ...team, operator: 'in' }),
+      '/conditions/0/value: must be a list of strings with the operator `in`',
+    ],
+    [
+      'a typo in a comparison',
+      on({ ...team, negated: true }),
+      'at /conditions/0: unknown field `negated` (did you mean `negate`?)',
+    ],
+    [
+      'a mistake inside a group',
+      on(team, { logic: 'or', children: [team, { ...team, dimension: 'planet' }] }),
+      'failed at /conditions/1/children/1/dimension: must be one of "team", ',
+    ],
+    [
+      'a typo in a group',
+      on({ logic: 'or', childs: [team] }),
+      'at /conditions/0: unknown field `childs`, expected one of `logic`, `children`',
+    ],
+    ['a group of nothing', on({ logic: 'or', children: [] }), 'failed at /conditions/0/children: must not be empty'],
+    ['another logic', on({ logic: 'xor', children: [team] }), 'failed at /conditions/0/logic: must be one of "and", "or"'],
+    [
+      '17 comparisons',
+      on({ logic: 'or', children: Array(9).fill(team) }, ...Array(8).fill(team)),
+      'at most 16 comparisons, not 17',
+    ],
+    ['a pattern on ids', on({ ...team, operator: '~~' }), '/conditions/0/operator: regular expressions are for `model_name` and'],
+    [
+      'a pattern that is none',
+      on({ ...name, value: `(${PASTED}` }),
+      'failed at /conditions/0/value: is no regular expression of RE2',
+    ],
+    ['a look-ahead', on({ ...name, value: '(?=a)' }), 'failed at /conditions/0/value: is no regular expression of RE2'],
+    ['a back reference', on({ ...name, value: '(a)\\1' }), 'failed at /conditions/0/value: is no regular expression of RE2'],
+    [
+      'a pattern that would unroll',
+      on({ ...name, value: '((a{100}){100}){100}' }),
+      '/conditions/0/value: is no regular expression',
+    ],
+    ['257 bytes', on({ ...name, value: 'é'.repeat(128) + 'x' }), 'failed at /conditions/0/value: must be at most 256 bytes long'],
+    [
+      'a time zone that there is not',
+      schedule({ timezone: 'Mars/Phobos' }),
+      '/schedules/0/timezone: must be a time zone of the IANA',
+    ],
+    ['an offset as zone', schedule({ timezone: '+02:00' }), '/schedules/0/timezone: must be a time zone of the IANA database'],
+    ['no zone', schedule({ timezone: undefined }), 'failed at /schedules/0/timezone: is required'],
+    [
+      'a time of day that there is not',
+      schedule({ start_time: '24:00' }),
+      '/schedules/0/start_time: must be a time such as 08:30',
+    ],
+    ['a time with seconds', schedule({ end_time: '08:00:00' }), '/schedules/0/end_time: must be a time such as 18:00, or 24:00'],
+    [
+      'a date that there is not',
+      schedule({ days_of_week: undefined, dates: ['2030-02-30'] }),
+      '/schedules/0/dates/0: must be a date',
+    ],
+    ['another day', schedule({ days_of_week: ['monday'] }), '/schedules/0/days_of_week/0: must be one of "mon", "tue"'],
+    ['no day', schedule({ days_of_week: [] }), 'failed at /schedules/0/days_of_week: must not be empty'],
+    [
+      'days and dates',
+      schedule({ dates: ['2030-01-01'] }),
+      '/schedules/0: exactly one of `days_of_week` and `dates` is required',
+    ],
+    ['neither', schedule({ days_of_week: undefined }), '/schedules/0: exactly one of `days_of_week` and `dates` is required'],
+  ]
+  test.each(cases)('%s is refused by place and rule', async (_name, document, expected) => {
+    expect(await refusal('rate_limit_policies', document)).toContain(expected)
+  })
+
+  test.each(['has', '>', '>=', '<', '<=', 'ipmatch'])('the operator %s is told to be reserved', async operator => {
+    expect(await refusal('rate_limit_policies', on({ ...team, operator }))).toBe(
+      `schema validation failed at /conditions/0/operator: \`${operator}\` is reserved for later versions: use one of "==", "~=", "~~", "~*", "in"`,
+    )
+  })
+
+  test('three levels of conditions are accepted; a fourth is refused in one sentence, where it begins', async () => {
+    const { status } = await openAdmin().call('POST', '/admin/v1/rate_limit_policies', on(nested(3)))
+    expect(status).toBe(200)
+    expect(await refusal('rate_limit_policies', on(team, nested(4)))).toBe(
+      'schema validation failed at /conditions/1/children/0/children/0: must be a comparison: conditions are at most 3 levels deep',
+    )
+  })
+
+  test('members of both forms are told together and nothing is said to be missing that the other form has', async () => {
+    const message = await refusal('rate_limit_policies', classicPolicy({ limits: { rpm: 1 }, group_by: ['team'] }))
+    expect(message.split('; ')).toEqual([
+      expect.stringMatching(/^`limits` belongs to the other form of policy: use either scope, scope_ref, window/),
+      expect.stringMatching(/^`group_by` belongs to the other form of policy/),
+    ])
+  })
+
+  test('members of the other form that are null are absent', async () => {
+    const admin = openAdmin()
+    const classic = classicPolicy({ limits: null, conditions: null, max_tokens: null })
+    expect((await admin.call('POST', '/admin/v1/rate_limit_policies', classic)).body).toMatchObject({ value: classicPolicy() })
+    const conditional = policy({ scope: null, window: null, schedules: null })
+    expect((await admin.call('POST', '/admin/v1/rate_limit_policies', conditional)).body).toMatchObject({ value: policy() })
+  })
+
+  test('a pattern that stalls engines that backtrack is accepted, because this one does not', async () => {
+    const { status } = await openAdmin().call('POST', '/admin/v1/rate_limit_policies', on({ ...name, value: '^(a+)+$' }))
     expect(status).toBe(200)
   })
 })
@@ -236,7 +512,11 @@ describe('caller keys', () => {
       { expires_at: '2030-02-30T00:00:00Z' },
       'schema validation failed at /expires_at: must be a time of RFC 3339',
     ],
-    ['a limit that would not be kept', { rate_limit: { rpm: 1 } }, '`rate_limit` is not supported by this version'],
+    [
+      'a limit by another name',
+      { rate_limit: { rpx: 1 } },
+      'malformed ApiKey payload: schema validation failed at /rate_limit: unknown field `rpx`',
+    ],
     ['an identity that would not be checked', { jwt_subject: PASTED }, '`jwt_subject` is not supported by this version'],
   ]
   test.each(cases)('%s is refused by place and rule', async (_name, more, expected) => {
@@ -262,17 +542,20 @@ describe('messages', () => {
   })
 
   test('name members of later versions together with what else is wrong', async () => {
-    const message = await refusal('models', model('pk', { rate_limit: { rpm: 1 }, cooldown: {}, retries: -1, modelname: PASTED }))
+    const message = await refusal(
+      'models',
+      model('pk', { embedding: { dimensions: 1 }, auto_prompt_caching: {}, retries: -1, modelname: PASTED }),
+    )
     expect(message.split('; ')).toEqual([
-      '`rate_limit` is not supported by this version: leave it out',
-      '`cooldown` is not supported by this version: leave it out',
+      '`embedding` is not supported by this version: leave it out',
+      '`auto_prompt_caching` is not supported by this version: leave it out',
       expect.stringContaining('unknown field `modelname` (did you mean `model_name`?), expected one of'),
       'schema validation failed at /retries: must be at least 0',
     ])
-    const group = await refusal('models', { display_name: 'g', routing: {}, rate_limit: {}, timout: 1, retries: -1 })
-    expect(group.split('; ')).toEqual([
-      'routing models are not supported by this version: leave out `routing`',
-      '`rate_limit` is not supported by this version: leave it out',
+    const ensemble = await refusal('models', { display_name: 'g', ensemble: {}, embedding: {}, timout: 1, retries: -1 })
+    expect(ensemble.split('; ')).toEqual([
+      'ensemble models are not supported by this version: leave out `ensemble`',
+      '`embedding` is not supported by this version: leave it out',
       expect.stringContaining('unknown field `timout`'),
       'schema validation failed at /retries: must be at least 0',
     ])
@@ -281,7 +564,7 @@ describe('messages', () => {
   test('name several unknown members of one object in one sentence, the known ones once', async () => {
     const message = await refusal('apikeys', apiKey({ max_budget_usd: 5, disable: true }))
     expect(message).toBe(
-      'malformed ApiKey payload: unknown field(s): `max_budget_usd`, `disable` (did you mean `disabled`?), expected one of `key_hash`, `allowed_models`, `display_name`, `expires_at`, `disabled`, `team_id`, `user_id`, `user_name`',
+      'malformed ApiKey payload: unknown field(s): `max_budget_usd`, `disable` (did you mean `disabled`?), expected one of `key_hash`, `allowed_models`, `display_name`, `expires_at`, `disabled`, `rate_limit`, `team_id`, `user_id`, `user_name`',
     )
     const many = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`zz${i}`, 1]))
     expect(await refusal('apikeys', apiKey(many))).toContain('`zz19`, and 30 more, expected one of')

@@ -1,6 +1,7 @@
 import { ApiKey } from '../../src/resources/api-key.ts'
-import { Model } from '../../src/resources/model.ts'
+import { DirectModel, ModelGroup } from '../../src/resources/model.ts'
 import { ProviderKey } from '../../src/resources/provider-key.ts'
+import { RateLimitPolicy } from '../../src/resources/rate-limit-policy.ts'
 import type { Actor } from '../../src/store/store.ts'
 
 /** Valid documents for tests of the store, as the admin API hands them over: parsed, with their defaults. */
@@ -10,8 +11,14 @@ export const actor: Actor = { adminKey: 'admin_keys[0]', address: '127.0.0.1' }
 export function providerKey(display_name: string, more: Record<string, unknown> = {}): ProviderKey {
   return ProviderKey.parse({ display_name, provider: 'vllm', adapter: 'openai', secret: SECRET, ...more })
 }
-export function model(display_name: string, more: Record<string, unknown> = {}): Model {
-  return Model.parse({ display_name, provider: 'vllm', model_name: 'org/model', provider_key_id: 'some-key', ...more })
+export function model(display_name: string, more: Record<string, unknown> = {}): DirectModel {
+  return DirectModel.parse({ display_name, provider: 'vllm', model_name: 'org/model', provider_key_id: 'some-key', ...more })
+}
+export function group(display_name: string, targets: string[], more: Record<string, unknown> = {}): ModelGroup {
+  return ModelGroup.parse({ display_name, routing: { targets: targets.map(model => ({ model })) }, ...more })
+}
+export function policy(name: string, more: Record<string, unknown> = { limits: { rpm: 10 } }): RateLimitPolicy {
+  return RateLimitPolicy.parse({ name, ...more })
 }
 export function apiKey(plaintext: string, more: Record<string, unknown> = {}): ApiKey {
   return ApiKey.parse({ key_hash: hashOf(plaintext), allowed_models: ['*'], ...more })

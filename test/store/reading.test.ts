@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { createTable } from '../../src/store/table.ts'
-import { apiKey, hashOf, model, providerKey, SECRET, testClock } from './documents.ts'
+import { apiKey, group, hashOf, model, policy, providerKey, SECRET, testClock } from './documents.ts'
 
 /** What becomes of rows that other programs have written: each load is one list of them. */
 describe('reading stored rows', () => {
@@ -43,7 +43,7 @@ describe('reading stored rows', () => {
     ])
     expect(status().rejected).toEqual([])
     expect(table.get('provider_keys', 'k1')?.value).toEqual(providerKey('one', { request: { default_headers: { a: 'b' } } }))
-    expect(table.get('models', 'm1')?.value.cost).toEqual({ input_per_1k: 1, output_per_1k: 2 })
+    expect(table.get('models', 'm1')?.value).toEqual(model('m', { cost: { input_per_1k: 1, output_per_1k: 2 } }))
   })
 
   test('fields that are no longer stored are no longer counted', () => {
@@ -88,7 +88,7 @@ describe('reading stored rows', () => {
     ])
   })
 
-  test.each(['routing', 'ensemble', 'semantic'])('a %s model is told to be one, and not what a direct model needs', member => {
+  test.each(['ensemble', 'semantic'])('a %s model is told to be one, and not what a direct model needs', member => {
     load(row('models', 'm1', { display_name: 'm', [member]: { targets: [] } }))
     expect(status().rejected).toMatchObject([
       { last_error: `${member} models are not supported by this version: leave out \`${member}\`` },
@@ -100,13 +100,92 @@ describe('reading stored rows', () => {
   })
 
   test('a row that cannot be served hears of members that this version does not have; one that can is served without them', () => {
-    load(row('models', 'm1', { display_name: 'm', rate_limit: { rpm: 1 }, cooldown: null }))
+    load(row('models', 'm1', { display_name: 'm', embedding: { dimensions: 1 }, auto_prompt_caching: null }))
     expect(status().rejected[0]?.last_error).toStartWith(
-      '`rate_limit` is not supported by this version: leave it out; provider: is required; ',
+      '`embedding` is not supported by this version: leave it out; provider: is required; ',
     )
-    load(row('models', 'm1', { ...model('m'), rate_limit: { rpm: 1 } }))
+    load(row('models', 'm1', { ...model('m'), embedding: { dimensions: 1 }, ensemble: null, routing: null }))
     expect(aliases()).toEqual(['m'])
-    expect(status()).toMatchObject({ rejected: [], partiallyCompatible: [{ field: 'rate_limit', count: 1 }] })
+    expect(status()).toMatchObject({ rejected: [], partiallyCompatible: [{ field: 'embedding', count: 1 }] })
+  })
+
+  test('a group is served without the knobs that only direct models have, and they are counted', () => {
+    const stored = group('g', ['a', 'b'], { timeout: 5 })
+    load(row('models', 'g', { ...stored, retries: -1, cooldown: {}, cost: 'much', embedding: {}, background_model_check: null }))
+    expect(table.get('models', 'g')?.value).toEqual(stored)
+    expect(aliases()).toEqual(['g'])
+    expect(status()).toMatchObject({
+      rejected: [],
+      partiallyCompatible: ['cooldown', 'cost', 'embedding', 'retries'].map(field => ({ field, count: 1 })),
+    })
+  })
+
+  test('a row of two forms is rejected, because nobody knows which was meant', () => {
+    load(
+      row('models', 'm1', { ...group('g', ['a']), provider: 'vllm' }),
+      row('rate_limit_policies', 'p1', { ...policy('p'), scope: 'team', scope_ref: 't', window: 'day', max_requests: 1 }),
+    )
+    expect(status().rejected.map(({ last_error }) => last_error)).toEqual([
+      '`provider` belongs to a direct model and `routing` to a model group: leave out one of the two',
+      expect.stringMatching(/^`limits` belongs to the other form of policy/),
+    ])
+    expect(status().partiallyCompatible).toEqual([])
+  })
+
+  test('unknown members inside targets, conditions and schedules are left out and counted by place', () => {
+    const comparison = { dimension: 'team', operator: '==', value: 't' }
+    const conditions = [comparison, { logic: 'or', children: [comparison, { logic: 'and', children: [comparison] }] }]
+    const schedules = [{ timezone: 'UTC', days_of_week: ['mon'], start_time: '00:00', end_time: '24:00' }]
+    const known = policy('p', { limits: { rpm: 1 }, conditions, schedules })
+    load(
+      row('rate_limit_policies', 'p1', {
+        ...known,
+        limits: { rpm: 1, tps: 5 },
+        conditions: [
+          { ...comparison, shiny: 1 },
+          { logic: 'or', sparkle: 1, children: [comparison, { logic: 'and', children: [{ ...comparison, shiny: 2 }] }] },
+        ],
+        schedules: [{ ...schedules[0], note: SECRET }],
+      }),
+      row('models', 'g', { ...group('g', ['a']), routing: { targets: [{ model: 'a', region: 'eu' }], mirror: 'b' } }),
+    )
+    expect(status().rejected).toEqual([])
+    expect(table.get('rate_limit_policies', 'p1')?.value).toEqual(known)
+    expect(table.get('models', 'g')?.value).toEqual(group('g', ['a']))
+    expect(status().partiallyCompatible.map(({ field }) => field)).toEqual([
+      'routing.mirror',
+      'routing.targets[].region',
+      'conditions[].children[].children[].shiny',
+      'conditions[].shiny',
+      'conditions[].sparkle',
+      'limits.tps',
+      'schedules[].note',
+    ])
+  })
+
+  test.each([
+    [
+      'a pattern',
+      { conditions: [{ dimension: 'provider', operator: '~~', value: '(' }] },
+      'conditions[].value: is no regular expression',
+    ],
+    [
+      'a zone',
+      { schedules: [{ timezone: 'Mars/Phobos', dates: ['2030-01-01'], start_time: '00:00', end_time: '01:00' }] },
+      'schedules[].timezone: must be a time zone',
+    ],
+    [
+      'an operator',
+      { conditions: [{ logic: 'or', children: [{ dimension: 'team', operator: 'has', value: 'x' }] }] },
+      'conditions[].children[].operator: `has` is reserved',
+    ],
+  ])('a policy with %s that cannot be used is rejected, and its last good version goes on', (_what, more, error) => {
+    load(row('rate_limit_policies', 'p1', policy('p')))
+    load(row('rate_limit_policies', 'p1', { name: 'p', limits: { rpm: 2 }, ...more }, 2))
+    expect(status().rejected).toMatchObject([
+      { resource_kind: 'rate_limit_policies', last_error: expect.stringContaining(error) },
+    ])
+    expect(table.get('rate_limit_policies', 'p1')?.value).toEqual(policy('p'))
   })
 
   test('a document nested beyond all measure is rejected and takes nothing down', () => {
@@ -167,7 +246,7 @@ describe('reading stored rows', () => {
     ])
 
     load(row('models', 'm1', 'still broken', 3), row('models', 'm2', model('other')))
-    expect(table.get('models', 'm1')?.value.retries).toBe(1)
+    expect(table.get('models', 'm1')).toMatchObject({ value: { retries: 1 } })
     expect(status().rejected).toMatchObject([
       { last_error_kind: 'non_json', first_seen_at: '2026-03-01T12:00:10Z', last_seen_at: '2026-03-01T12:00:15Z' },
     ])

@@ -42,7 +42,7 @@ export function storeContract(name: string, open: (clock: ReturnType<typeof test
       const { snapshot } = store
       expect([...snapshot.models.keys()]).toEqual(['llama-3-private'])
       expect(snapshot.models.get('llama-3-private')).toEqual(direct)
-      expect(snapshot.wildcards.match('vllm/qwen')).toEqual({ model: pattern, captured: 'qwen' })
+      expect<unknown>(snapshot.wildcards.match('vllm/qwen')).toEqual({ model: pattern, captured: 'qwen' })
       const caller = snapshot.apiKeys.get(hashOf('sk-one'))
       expect(caller?.entry).toEqual(key)
       expect(caller?.allows('vllm/qwen')).toBe(true)
@@ -78,13 +78,13 @@ export function storeContract(name: string, open: (clock: ReturnType<typeof test
     })
 
     test('a replacement computes from what is stored when its turn comes, and may not alter it in place', async () => {
-      const { id } = await store.create('models', model('counted', { retries: 0 }), actor)
+      const { id } = await store.create('models', model('counted', { timeout: 0 }), actor)
       await Promise.all(
         Array.from({ length: 20 }, () =>
-          store.replace('models', id, now => ({ ...now, retries: (now.retries ?? 0) + 1 }), actor),
+          store.replace('models', id, now => ({ ...now, timeout: (now.timeout ?? 0) + 1 }), actor),
         ),
       )
-      expect(store.get('models', id)).toMatchObject({ revision: 21, value: { retries: 20 } })
+      expect(store.get('models', id)).toMatchObject({ revision: 21, value: { timeout: 20 } })
       const held = store.get('models', id)
       await store.replace('models', id, now => Object.assign(now, { display_name: 'altered' }), actor)
       expect(held?.value.display_name).toBe('counted')

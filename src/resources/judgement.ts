@@ -1,0 +1,100 @@
+/** What is wrong with a document, told alike of what operators write and of what is stored. */
+import type { z } from 'zod'
+import { isGiven } from './form.ts'
+import { type Kind, REGISTRY, type Resource } from './index.ts'
+import { expectedTypes, isVirtualModel, MISSING, unsupportedMember, wording } from './wording.ts'
+
+type Document = Readonly<Record<string, unknown>>
+
+/** A place and what is wrong there. Messages name rules and members, never a value, which may be a credential. */
+export type Problem = z.core.$ZodIssue
+
+/** A document in the form that it is judged by. */
+export type Sorted<K extends Kind> = {
+  schema: z.ZodType<Resource[K]>
+  /** What the schema is to look at: the members that are neither foreign to the form nor of a later version. */
+  document: Record<string, unknown>
+  /** Members of other forms and of later versions, in the order of the document. Those that are `null` are absent. */
+  refused: { member: string; message: string; isDead: boolean }[]
+  /** Whether the document is of a kind of its own that this version does not have: what it lacks as this kind is no news. */
+  isStranger: boolean
+}
+
+/** Takes out of a document what its form has nothing to say about. */
+export function sortOut<K extends Kind>(kind: K, document: Document): Sorted<K> {
+  const { schema, unsupported, formOf } = REGISTRY[kind]
+  const form = formOf?.(document)
+  const sorted: Sorted<K> = { schema: form?.schema ?? schema, document: {}, refused: [], isStranger: false }
+  for (const [member, value] of Object.entries(document)) {
+    const foreign = form?.foreignMember(member)
+    if (foreign === undefined && !unsupported.includes(member)) {
+      // Not by assignment, which `__proto__` would turn into something else.
+      Object.defineProperty(sorted.document, member, { value, enumerable: true, configurable: true, writable: true })
+      continue
+    }
+    if (!isGiven(document, member)) continue
+    if (foreign === undefined) {
+      sorted.refused.push({ member, message: unsupportedMember(kind, member), isDead: true })
+      if (isVirtualModel(kind, member)) sorted.isStranger = true
+    } else {
+      sorted.refused.push({ member, message: foreign, isDead: form?.deadMembers.includes(member) === true })
+    }
+  }
+  return sorted
+}
+
+/** Parses what was sorted out. */
+export function parseSorted<K extends Kind>({
+  schema,
+  document,
+  isStranger,
+}: Sorted<K>): { value: Resource[K] } | { problems: Problem[] } {
+  const result = schema.safeParse(document, { error: wording })
+  if (result.success) return { value: result.data }
+  const problems = result.error.issues.flatMap(unfold)
+  return { problems: isStranger ? problems.filter(({ message }) => message !== MISSING) : problems }
+}
+
+/**
+ * What is wrong by the one form of a union that was likely meant, in place of the word that no form fits: the one with the
+ * fewest unknown members, the first of these by declaration.
+ */
+function unfold(problem: Problem): Problem[] {
+  if (problem.code !== 'invalid_union' || problem.errors.length === 0) return [problem]
+  const forms = problem.errors.map(issues => issues.flatMap(unfold))
+  const ofRightType = forms.filter(form => !form.some(each => each.code === 'invalid_type' && each.path.length === 0))
+  const [first, ...others] = ofRightType
+  if (!first) {
+    const wrong = forms.flatMap(form => form.filter(each => each.code === 'invalid_type'))
+    const isAbsent = wrong.every(({ message }) => message === MISSING)
+    const message = isAbsent ? MISSING : expectedTypes(wrong.map(({ expected }) => expected))
+    return [{ code: 'custom', path: problem.path, message }]
+  }
+  const likely = others.reduce((best, each) => (unknownCount(each) < unknownCount(best) ? each : best), first)
+  return likely.map(each => ({ ...each, path: [...problem.path, ...each.path] }))
+}
+
+function unknownCount(form: readonly Problem[]): number {
+  return form.reduce(
+    (sum, each) => (each.code === 'unrecognized_keys' && each.path.length === 0 ? sum + each.keys.length : sum),
+    0,
+  )
+}
+
+/** Takes the members that were found unknown out of the document, in place. out: their paths */
+export function removeUnknown(document: object, problems: readonly Problem[]): PropertyKey[][] {
+  const removed: PropertyKey[][] = []
+  for (const problem of problems) {
+    if (problem.code !== 'unrecognized_keys') continue
+    const holder = problem.path.reduce<unknown>(memberOf, document)
+    if (holder === null || typeof holder !== 'object') continue
+    for (const key of problem.keys) {
+      if (Object.hasOwn(holder, key) && Reflect.deleteProperty(holder, key)) removed.push([...problem.path, key])
+    }
+  }
+  return removed
+}
+
+export function memberOf(holder: unknown, key: PropertyKey): unknown {
+  return holder !== null && typeof holder === 'object' ? Reflect.get(holder, key) : undefined
+}
