@@ -1,19 +1,24 @@
 /**
- * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup] [--rounds N] [--streams N]`.
+ * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover] [--rounds N] [--streams N]`.
  *
  *   kill    writes that were answered 200 outlive kill -9, round after round
  *   disk    a store that cannot be written: writes get 500 with the reason, callers are served all the same
  *   cut     streams that their callers break off: no upstream stream stays open, nothing is in flight, memory comes back
  *   hangup  an upstream that closes its connection after every stream without saying so: no caller sees it
+ *   leases  20,000 requests that end in every way: afterwards exactly as many streams fit as the limits say
+ *   failover  three upstreams behind a group, 200 callers; one is killed, another stalls, both come back
  *
- * One line of result a drill; ends with 1 when one failed. All of them take about two minutes.
+ * One line of result a drill; ends with 1 when one failed. All of them take about three minutes.
  */
 import { Database } from 'bun:sqlite'
 import { mkdirSync, statfsSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { endInEveryWay, endingUpstream, WAYS } from './rig/endings.ts'
 import { checkFlags, numberFlag, textFlag } from './rig/flags.ts'
 import {
+  addCallerKey,
+  addModel,
   CALLER_KEY,
   memoryMib,
   type RunningGateway,
@@ -25,7 +30,10 @@ import {
 } from './rig/gateway.ts'
 import { runLoad } from './rig/load.ts'
 
-checkFlags(['only', 'rounds', 'streams'], 'bun tools/soak.ts [--only kill|disk|cut|hangup] [--rounds 100] [--streams 50000]')
+checkFlags(
+  ['only', 'rounds', 'streams'],
+  'bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover] [--rounds 100] [--streams 50000]',
+)
 const ROUNDS = numberFlag('rounds', 100)
 const CUT_STREAMS = numberFlag('streams', 50_000)
 const HANGUP_STREAMS = 4_000
@@ -54,13 +62,18 @@ function seconds(since: number): string {
   return `${((performance.now() - since) / 1000).toFixed(1)} s`
 }
 
-/** Status and text of one chat request. */
-async function chat(gateway: RunningGateway): Promise<number> {
-  const response = await fetch(`${gateway.proxyUrl}/v1/chat/completions`, {
+function ask(gateway: RunningGateway, members: object, signal?: AbortSignal): Promise<Response> {
+  return fetch(`${gateway.proxyUrl}/v1/chat/completions`, {
     method: 'POST',
     headers: { authorization: `Bearer ${CALLER_KEY}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ model: ALIAS, messages: [{ role: 'user', content: 'hello' }] }),
+    body: JSON.stringify({ messages: [{ role: 'user', content: 'hello' }], ...members }),
+    ...(signal ? { signal } : {}),
   })
+}
+
+/** Status of one chat request. */
+async function chat(gateway: RunningGateway, model = ALIAS): Promise<number> {
+  const response = await ask(gateway, { model })
   await response.arrayBuffer()
   return response.status
 }
@@ -274,7 +287,143 @@ async function hangup(): Promise<string> {
   }
 }
 
-const DRILLS: Record<string, () => Promise<string>> = { kill, disk, cut, hangup }
+const LEASE_REQUESTS = 20_000
+const PLACES = 200
+
+async function leases(): Promise<string> {
+  const startedAt = performance.now()
+  const upstream = endingUpstream()
+  const gateway = await startGateway({ folder: scratchFolder('soak-leases') })
+  try {
+    const places = { rate_limit: { concurrency: PLACES } }
+    const providerKeyId = await addModel(gateway, { ...TARGET, apiBase: upstream.url })
+    await addCallerKey(gateway, places)
+    const write = async (path: string, document: unknown) => {
+      const { status, body } = await gateway.admin('POST', path, document)
+      demand(status === 200, `POST ${path} was answered ${status}: ${JSON.stringify(body)}`)
+    }
+    const model = (display_name: string, model_name: string, more: object) =>
+      write('/models', { display_name, provider: 'vllm', model_name, provider_key_id: providerKeyId, retries: 0, ...more })
+    for (const way of WAYS) await model(way, way, { ...places, timeout: 30, stream_timeout: 30 })
+    await model('held', 'silent-stream', places)
+    const routing = { strategy: 'round_robin', when_all_unavailable: 'try_anyway', targets: WAYS.map(way => ({ model: way })) }
+    await write('/models', { display_name: 'group', routing, ...places })
+    await write('/models', { display_name: 'held-group', routing: { targets: [{ model: 'held' }] }, ...places })
+    await write('/rate_limit_policies', { name: 'all', limits: { concurrency: PLACES } })
+    const endings = await endInEveryWay({
+      url: gateway.proxyUrl,
+      keys: [CALLER_KEY],
+      models: [...WAYS, 'group'],
+      count: LEASE_REQUESTS,
+      abreast: 64,
+    })
+    demand(await within(5_000, async () => (await chat(gateway, 'whole')) === 200), 'nothing passes after the drill')
+    // All places are free: so many streams fit, and not one more.
+    const leaving = new AbortController()
+    const hold = () => ask(gateway, { model: 'held-group', stream: true }, leaving.signal)
+    const held = await Promise.all(Array.from({ length: PLACES }, hold))
+    const passed = held.filter(({ status }) => status === 200).length
+    demand(passed === PLACES, `of ${PLACES} places only ${passed} were free after the drill`)
+    const { status } = await hold()
+    demand(status === 429, `the stream beyond the limit was answered ${status}`)
+    leaving.abort()
+    await Promise.allSettled(held.map(response => response.text()))
+    const told = [...endings].sort(([a], [b]) => (a < b ? -1 : 1)).map(([outcome, count]) => `${outcome} ${count}`)
+    return `${LEASE_REQUESTS} requests (${told.join(', ')}), then ${PLACES} of ${PLACES} places free (${seconds(startedAt)})`
+  } finally {
+    await gateway.stop()
+    upstream.stop()
+  }
+}
+
+const CALLERS = 200
+const MEMBERS = ['one', 'two', 'three'] as const
+
+/**
+ * Callers, half of them streaming, ask a group of three without a pause while one upstream process is killed and another one
+ * is stopped, and while both come back. What a healthy member could have prevented is any error before the first byte; a
+ * stream that is cut after it is told apart, since nobody could have prevented that.
+ */
+async function failover(): Promise<string> {
+  const startedAt = performance.now()
+  const flags = ['--tokens', '10', '--gap-ms', '5']
+  const upstreams = new Map<string, Upstream>()
+  for (const name of MEMBERS) upstreams.set(name, await startUpstream(flags))
+  const at = (name: string): Upstream => {
+    const upstream = upstreams.get(name)
+    if (!upstream) throw new Error(`no upstream ${name}`)
+    return upstream
+  }
+  const gateway = await startGateway({ folder: scratchFolder('soak-failover') })
+  const counts = { whole: 0, streams: 0, cutStreams: 0, byMember: new Map<string, number>() }
+  const errors: string[] = []
+  let isOver = false
+  const caller = async (index: number) => {
+    for (let n = index; !isOver; n += 1) {
+      const isStream = n % 2 === 0
+      const response = await ask(gateway, { model: 'group', stream: isStream })
+      const text = await response.text().catch(error => `cut: ${error}`)
+      if (response.status !== 200) errors.push(`${response.status} ${text.slice(0, 200)}`)
+      else {
+        const served = response.headers.get('x-aisix-served-by') ?? 'nobody'
+        counts.byMember.set(served, (counts.byMember.get(served) ?? 0) + 1)
+        if (!isStream && !text.includes('"choices"')) errors.push(`an answer that is none: ${text.slice(0, 200)}`)
+        else if (isStream && !text.includes('[DONE]')) {
+          if (text.includes('"content"')) counts.cutStreams += 1
+          else errors.push(`a stream that was cut before it began: ${text.slice(0, 200)}`)
+        } else if (isStream) counts.streams += 1
+        else counts.whole += 1
+      }
+    }
+  }
+  try {
+    await addCallerKey(gateway)
+    for (const name of MEMBERS) {
+      const target = { alias: name, upstreamModel: name, apiBase: `${at(name).url}/v1` }
+      await addModel(gateway, target, { cooldown: { default_seconds: 2 } })
+    }
+    const group = await gateway.admin('POST', '/models', {
+      display_name: 'group',
+      routing: { strategy: 'round_robin', targets: MEMBERS.map(model => ({ model })) },
+      timeout: 1_000,
+      stream_timeout: 1_000,
+    })
+    demand(group.status === 200, `the group was answered ${group.status}: ${JSON.stringify(group.body)}`)
+    const callers = Array.from({ length: CALLERS }, (_, index) => caller(index))
+    const said: string[] = []
+    const phase = async (name: string, ms: number) => {
+      const before = new Map(counts.byMember)
+      await Bun.sleep(ms)
+      const grown = MEMBERS.map(member => (counts.byMember.get(member) ?? 0) - (before.get(member) ?? 0))
+      said.push(`${name} ${grown.join('/')}`)
+      return grown
+    }
+    await phase('all up', 3_000)
+    await at('one').stop('SIGKILL')
+    await phase('one killed', 4_000)
+    process.kill(at('two').pid, 'SIGSTOP')
+    await phase('one killed, two stalled', 6_000)
+    process.kill(at('two').pid, 'SIGCONT')
+    upstreams.set('one', await startUpstream([...flags, '--port', new URL(at('one').url).port]))
+    await phase('both back', 5_000)
+    const last = await phase('all up again', 3_000)
+    isOver = true
+    await Promise.all(callers)
+    demand(errors.length === 0, `${errors.length} callers saw errors: ${[...new Set(errors)].slice(0, 3).join(' | ')}`)
+    demand(
+      last.every(count => count > 0),
+      `a member that came back serves nobody: ${last.join('/')}`,
+    )
+    const { whole, streams, cutStreams } = counts
+    return `${CALLERS} callers, ${whole} answers and ${streams} streams whole, ${cutStreams} streams cut after their first byte, 0 errors; served by one/two/three: ${said.join(', ')} (${seconds(startedAt)})`
+  } finally {
+    isOver = true
+    await gateway.stop()
+    for (const upstream of upstreams.values()) await upstream.stop('SIGKILL')
+  }
+}
+
+const DRILLS: Record<string, () => Promise<string>> = { kill, disk, cut, hangup, leases, failover }
 
 const only = textFlag('only')
 if (only !== undefined && !Object.hasOwn(DRILLS, only)) {

@@ -24,6 +24,8 @@ export type RunningGateway = Process & {
   log(): string
   /** Calls the admin API: status and body, whatever they are. */
   admin(method: string, path: string, document?: unknown): Promise<{ status: number; body: Record<string, unknown> }>
+  /** The entries of a kind, by its path. */
+  list(path: string): Promise<{ id: string; value: Record<string, unknown> }[]>
 }
 
 /** A folder for this run, removed when it ends well: after a failure what is left in it helps to find out why. */
@@ -79,6 +81,15 @@ ${config}`,
   const log = collect(child.stderr)
   const started = await log.waitFor(/gateway started .*proxy="[^"]*:(\d+)" admin="[^"]*:(\d+)"/, START_MS, child.exited)
   const [proxyPort, adminPort] = [Number(started[1]), Number(started[2])]
+  const call = async (method: string, path: string, document?: unknown) => {
+    const response = await fetch(`http://127.0.0.1:${adminPort}/admin/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
+      ...(document === undefined ? {} : { body: JSON.stringify(document) }),
+    })
+    const body: unknown = await response.json()
+    return { status: response.status, body }
+  }
   return {
     ...processOf(child),
     folder,
@@ -86,48 +97,59 @@ ${config}`,
     proxyUrl: `http://127.0.0.1:${proxyPort}`,
     log: log.text,
     async admin(method, path, document) {
-      const response = await fetch(`http://127.0.0.1:${adminPort}/admin/v1${path}`, {
-        method,
-        headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
-        ...(document === undefined ? {} : { body: JSON.stringify(document) }),
-      })
-      const body: unknown = await response.json()
-      return { status: response.status, body: isRecord(body) ? body : {} }
+      const { status, body } = await call(method, path, document)
+      return { status, body: isRecord(body) ? body : {} }
+    },
+    async list(path) {
+      const { body } = await call('GET', path)
+      if (!Array.isArray(body)) throw new Error(`GET ${path} gave no list`)
+      return body
     },
   }
 }
 
 export type SetUp = { alias: string; upstreamModel: string; apiBase: string }
 
+async function write(gateway: RunningGateway, path: string, document: unknown): Promise<string> {
+  const { status, body } = await gateway.admin('POST', path, document)
+  if (status !== 200) throw new Error(`POST ${path} was answered with ${status}: ${JSON.stringify(body)}`)
+  return String(body.id)
+}
+
 /**
- * Provider key, model and caller key, as the guide makes them; the key may use every model.
+ * A provider key and a model that it reaches; `more` are further members of the model.
  * returns: the id of the provider key
  * throws: Error with the answer that was no 200
  */
-export async function setUp(gateway: RunningGateway, { alias, upstreamModel, apiBase }: SetUp): Promise<string> {
-  const write = async (path: string, document: unknown) => {
-    const { status, body } = await gateway.admin('POST', path, document)
-    if (status !== 200) throw new Error(`POST ${path} was answered with ${status}: ${JSON.stringify(body)}`)
-    return String(body.id)
-  }
-  const providerKeyId = await write('/provider_keys', {
+export async function addModel(gateway: RunningGateway, { alias, upstreamModel, apiBase }: SetUp, more: object = {}) {
+  const providerKeyId = await write(gateway, '/provider_keys', {
     display_name: `${alias}-server`,
     provider: 'vllm',
     adapter: 'openai',
     secret: 'not-used',
     api_base: apiBase,
   })
-  await write('/models', {
+  await write(gateway, '/models', {
     display_name: alias,
     provider: 'vllm',
     model_name: upstreamModel,
     provider_key_id: providerKeyId,
     cost: { input_per_1k: 0, output_per_1k: 0 },
+    ...more,
   })
-  await write('/apikeys', {
-    key_hash: new Bun.CryptoHasher('sha256').update(CALLER_KEY).digest('hex'),
-    allowed_models: ['*'],
-  })
+  return providerKeyId
+}
+
+/** The caller key of the drills, which may use every model. */
+export async function addCallerKey(gateway: RunningGateway, more: object = {}): Promise<void> {
+  const key_hash = new Bun.CryptoHasher('sha256').update(CALLER_KEY).digest('hex')
+  await write(gateway, '/apikeys', { key_hash, allowed_models: ['*'], ...more })
+}
+
+/** Provider key, model and caller key, as the guide makes them. */
+export async function setUp(gateway: RunningGateway, target: SetUp): Promise<string> {
+  const providerKeyId = await addModel(gateway, target)
+  await addCallerKey(gateway)
   return providerKeyId
 }
 

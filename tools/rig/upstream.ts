@@ -2,7 +2,7 @@
  * An upstream for measuring and for drills: as little work a request as can be, and levers for bad manners. A process of its
  * own, so that its CPU is not counted as anybody else's.
  *
- *   bun tools/rig/upstream.ts [--tokens N] [--gap-ms N] [--hangup]
+ *   bun tools/rig/upstream.ts [--tokens N] [--gap-ms N] [--hangup] [--port N]
  *
  * It prints `{"port":N}` when it listens. --hangup closes the connection 1 ms after each stream while announcing keep-alive,
  * as llama.cpp's server does. `GET /stats` answers {"requests","open","finished","cut"}: streams now open, ended, and
@@ -100,7 +100,7 @@ function serveOne(socket: Socket<Connection>): boolean {
 
 const server = Bun.listen<Connection>({
   hostname: '127.0.0.1',
-  port: 0,
+  port: numberFlag('port', 0),
   socket: {
     open(socket) {
       socket.data = { held: [], stream: undefined, isStreaming: false, isLeaving: false }
