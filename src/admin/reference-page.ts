@@ -3,7 +3,7 @@
  * operator on an air-gapped network reads, and it is made of the OpenAPI document alone.
  */
 import { createHash } from 'node:crypto'
-import type { MediaType, OpenApiDocument, OpenApiResponse, Operation } from './openapi.ts'
+import type { OpenApiDocument, OpenApiResponse, Operation } from './openapi.ts'
 import { isSchema, type JsonSchema } from './schema.ts'
 
 /** The page and the policy that lets a browser load nothing but the page's own style. */
@@ -107,8 +107,13 @@ function operationCard(document: OpenApiDocument, { method, path, operation }: L
     )
   }
   const [, body] = Object.entries(operation.requestBody?.content ?? {})[0] ?? []
+  // A call without a body has an example, too.
+  const examples: unknown[] = body?.examples === undefined ? [undefined] : Object.values(body.examples).map(({ value }) => value)
   if (body) parts.push('<h4>Request body</h4>', fields(body.schema, document))
-  parts.push('<h4>Example</h4>', `<pre><code>${html(curl(method, path, operation, body))}</code></pre>`)
+  for (const [index, example] of examples.entries()) {
+    const title = examples.length > 1 ? `Example ${index + 1}` : 'Example'
+    parts.push(`<h4>${title}</h4>`, `<pre><code>${html(curl(method, path, operation, example))}</code></pre>`)
+  }
   const success = operation.responses['200']
   if (success) parts.push(answer(success))
   parts.push('<h4>Answers</h4>', answers(operation))
@@ -121,12 +126,11 @@ function badge({ security }: Operation): string {
 }
 
 /** A call as an operator would paste it, with the key taken from the environment. */
-function curl(method: string, path: string, { security, parameters = [] }: Operation, body: MediaType | undefined): string {
+function curl(method: string, path: string, { security, parameters = [] }: Operation, example: unknown): string {
   const target = path.replace('{id}', '$ID')
   const lines = [`curl -sS${method === 'GET' ? '' : ` -X ${method}`} "http://127.0.0.1:3001${target}"`]
   if (security === undefined) lines.push('-H "Authorization: Bearer $AISIX_ADMIN_KEY"')
   else if (security.length > 0) lines.push('-H "Authorization: Bearer $AISIX_API_KEY"')
-  const example = Object.values(body?.examples ?? {})[0]?.value
   if (example !== undefined) {
     lines.push('-H "Content-Type: application/json"', `-d '${JSON.stringify(example, null, 2).replace(/'/g, `'\\''`)}'`)
   }
@@ -211,6 +215,8 @@ function meaning(schema: JsonSchema): string {
     schema.maximum === undefined ? '' : `at most ${schema.maximum}`,
     schema.minLength === undefined ? '' : schema.minLength === 1 ? 'not empty' : `at least ${schema.minLength} characters`,
     schema.maxLength === undefined ? '' : `at most ${schema.maxLength} characters`,
+    schema.minItems === undefined ? '' : schema.minItems === 1 ? 'not empty' : `at least ${schema.minItems} entries`,
+    schema.maxItems === undefined ? '' : `at most ${schema.maxItems} entries`,
   ].filter(bound => bound !== '')
   if (bounds.length > 0) notes.push(`${bounds.join(', ').replace(/^./, first => first.toUpperCase())}.`)
   const described = schema.description ? inline(schema.description) : ''

@@ -145,7 +145,8 @@ export const Routing = z
         }),
       )
       .min(1, 'must name at least one target')
-      .max(1024),
+      .max(1024)
+      .describe('The models that may answer, at least one.'),
     retries: optional(count()).describe('Further attempts at one target before the next one is tried.'),
     max_fallbacks: optional(count()).describe('How many targets may be tried after the first. Default: all.'),
     retry_on_429: optional(z.boolean())
@@ -195,7 +196,11 @@ export const ModelGroup = z
 export type ModelGroup = z.output<typeof ModelGroup>
 
 /** What operators write under `models`: the kinds have nothing but the alias in common, and a document is of one kind. */
-export const Model = z.union([DirectModel, ModelGroup]).meta({ id: 'Model' })
+export const Model = z.union([DirectModel, ModelGroup]).meta({
+  id: 'Model',
+  description:
+    'Either a direct model, which is served by one provider key, or a group: one alias in front of several direct models.',
+})
 export type Model = z.output<typeof Model>
 
 export function isGroup(model: Model): model is ModelGroup {

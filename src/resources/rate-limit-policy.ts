@@ -65,7 +65,10 @@ const branchOf = <T extends z.ZodType>(child: T) =>
   z
     .strictObject({
       logic: z.enum(['and', 'or']).describe('Whether all children must hold, or one.'),
-      children: z.array(child).min(1).describe(`Comparisons, or groups of them down to ${DEPTH_MAX} levels.`),
+      children: z
+        .array(child)
+        .min(1)
+        .describe(`Comparisons, and groups of them as long as there are at most ${DEPTH_MAX} levels.`),
       negate: optional(z.boolean()).describe('Turns the outcome round.'),
     })
     .meta({ title: 'Group' })
@@ -177,7 +180,11 @@ export const ConditionalPolicy = z
 export type ConditionalPolicy = z.output<typeof ConditionalPolicy>
 
 /** Two forms, of which a document has one: a scope with one limit, or conditions with a limit object. */
-export const RateLimitPolicy = z.union([ClassicPolicy, ConditionalPolicy]).meta({ id: 'RateLimitPolicy' })
+export const RateLimitPolicy = z.union([ClassicPolicy, ConditionalPolicy]).meta({
+  id: 'RateLimitPolicy',
+  description:
+    'Either the classic form, a scope and what may pass in a window, or the conditional one, limits for requests that meet conditions.',
+})
 export type RateLimitPolicy = z.output<typeof RateLimitPolicy>
 
 export function isClassic(policy: RateLimitPolicy): policy is ClassicPolicy {

@@ -6,7 +6,7 @@ import { silentLog } from '../../src/lib/log.ts'
 import { kinds, RESOURCES } from '../../src/resources/index.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
-import { type Answer, apiKey, entryOf, isRecord, model, openAdmin, providerKey } from './harness.ts'
+import { type Answer, apiKey, classicPolicy, entryOf, group, isRecord, model, openAdmin, policy, providerKey } from './harness.ts'
 
 async function load(): Promise<OpenApiDocument> {
   const { text } = await openAdmin().call('GET', '/admin/openapi.json', undefined, {})
@@ -28,6 +28,9 @@ const operationsOf = (document: OpenApiDocument) =>
   Object.entries(document.paths).flatMap(([path, operations]) =>
     Object.entries(operations).map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
   )
+
+/** Schemas of documents that operators write, the forms of kinds that have several included. */
+const WRITTEN = ['ProviderKey', 'DirectModel', 'ModelGroup', 'ApiKey', 'ClassicPolicy', 'ConditionalPolicy']
 
 describe('/admin/openapi.json', () => {
   test('is OpenAPI 3.1.0 of this product, the same each time', async () => {
@@ -130,9 +133,9 @@ describe('/admin/openapi.json', () => {
     for (const leftover of ['"$schema"', '"$id"', '"$defs"', '__schema', String(Number.MAX_SAFE_INTEGER)]) {
       expect(text.includes(leftover) ? leftover : '').toBe('')
     }
-    for (const kind of kinds) {
+    for (const name of WRITTEN) {
       // Any optional member takes null, which is said once and not at each of them.
-      expect(JSON.stringify(document.components.schemas[RESOURCES[kind].name]).includes('"null"')).toBe(false)
+      expect(JSON.stringify(document.components.schemas[name]).includes('"null"')).toBe(false)
     }
   })
 
@@ -140,14 +143,87 @@ describe('/admin/openapi.json', () => {
     const { schemas } = (await load()).components
     const undescribed: string[] = []
     const visit = (schema: unknown, place: string) => {
-      if (!isRecord(schema) || !isRecord(schema.properties)) return
-      for (const [name, member] of Object.entries(schema.properties)) {
+      if (!isRecord(schema)) return
+      visit(schema.items, `${place}[]`)
+      if (Array.isArray(schema.anyOf)) for (const form of schema.anyOf) visit(form, place)
+      for (const [name, member] of Object.entries(isRecord(schema.properties) ? schema.properties : {})) {
         if (isRecord(member) && typeof member.description !== 'string') undescribed.push(`${place}.${name}`)
         visit(member, `${place}.${name}`)
       }
     }
-    for (const kind of kinds) visit(schemas[RESOURCES[kind].name], RESOURCES[kind].name)
+    for (const name of WRITTEN) visit(schemas[name], name)
     expect(undescribed).toEqual([])
+  })
+
+  const fields: [string, string[]][] = [
+    [
+      'DirectModel',
+      [
+        'display_name provider model_name provider_key_id timeout stream_timeout retries',
+        'rate_limit.rps rate_limit.rpm rate_limit.rph rate_limit.rpd rate_limit.tpm rate_limit.tpd rate_limit.concurrency',
+        'allowed_cidrs cost.input_per_1k cost.output_per_1k',
+        'background_model_check.enabled background_model_check.mode background_model_check.interval_seconds',
+        'background_model_check.timeout_seconds background_model_check.prompt background_model_check.max_tokens',
+        'background_model_check.stale_after_seconds background_model_check.ignore_statuses',
+        'cooldown.enabled cooldown.default_seconds cooldown.max_seconds cooldown.honor_retry_after cooldown.trigger_statuses',
+        'cooldown.trigger_on_timeout cooldown.trigger_on_transport',
+      ],
+    ],
+    [
+      'ModelGroup',
+      [
+        'display_name routing.strategy routing.targets[].model routing.targets[].weight routing.targets[].priority',
+        'routing.targets[].tags routing.retries routing.max_fallbacks routing.retry_on_429 routing.fallback_on_statuses',
+        'routing.when_all_unavailable routing.hash_on[].type routing.hash_on[].name timeout stream_timeout',
+        'rate_limit.rps rate_limit.rpm rate_limit.rph rate_limit.rpd rate_limit.tpm rate_limit.tpd rate_limit.concurrency',
+        'allowed_cidrs',
+      ],
+    ],
+    ['ApiKey', ['rate_limit.rps rate_limit.rpm rate_limit.tpd rate_limit.concurrency team_id user_id user_name']],
+    [
+      'ClassicPolicy',
+      [
+        'name scope scope_ref window max_requests max_tokens schedules[].timezone schedules[].days_of_week schedules[].dates',
+        'schedules[].start_time schedules[].end_time',
+      ],
+    ],
+    [
+      'ConditionalPolicy',
+      [
+        'name limits.rps limits.concurrency group_by action schedules[].timezone conditions[].dimension conditions[].operator',
+        'conditions[].value conditions[].negate conditions[].logic conditions[].children[].dimension',
+        'conditions[].children[].logic conditions[].children[].children[].value',
+      ],
+    ],
+    [
+      'ModelStatus',
+      [
+        'id display_name kind status cooldown_until.secs_since_epoch last_checked_at.nanos_since_epoch last_check_status status_reason',
+      ],
+    ],
+  ]
+  test.each(fields)('%s has every field of the contract', async (name, expected) => {
+    const { schemas } = (await load()).components
+    const places = new Set<string>()
+    const visit = (schema: unknown, place: string) => {
+      if (!isRecord(schema)) return
+      if (place !== '') places.add(place)
+      visit(schema.items, `${place}[]`)
+      if (Array.isArray(schema.anyOf)) for (const form of schema.anyOf) visit(form, place)
+      for (const [member, inner] of Object.entries(isRecord(schema.properties) ? schema.properties : {})) {
+        visit(inner, place === '' ? member : `${place}.${member}`)
+      }
+    }
+    visit(schemas[name], '')
+    expect(expected.flatMap(line => line.split(' ')).filter(place => !places.has(place))).toEqual([])
+  })
+
+  test('a kind of several forms is either of them, and each is a schema of its own', async () => {
+    const { schemas } = (await load()).components
+    const reference = (name: string) => ({ $ref: `#/components/schemas/${name}` })
+    expect(schemas.Model?.anyOf).toEqual([reference('DirectModel'), reference('ModelGroup')])
+    expect(schemas.RateLimitPolicy?.anyOf).toEqual([reference('ClassicPolicy'), reference('ConditionalPolicy')])
+    for (const name of WRITTEN) expect(schemas[name]?.type).toBe('object')
   })
 
   test('tells the defaults that are filled in', async () => {
@@ -205,10 +281,23 @@ describe('examples', () => {
     expect(check('ProviderKey', providerKey())).toBe(true)
     expect(check('ProviderKey', providerKey({ unknown: 1 }))).toBe(false)
     expect(check('Model', model('pk', { cost: { input_per_1k: 1 } }))).toBe(false)
+    expect(check('Model', group(['a']))).toBe(true)
+    expect(check('Model', group([]))).toBe(false)
+    expect(check('Model', group(['a'], { provider: 'vllm' }))).toBe(false)
+    expect(check('RateLimitPolicy', classicPolicy())).toBe(true)
+    expect(check('RateLimitPolicy', classicPolicy({ limits: { rpm: 1 } }))).toBe(false)
+    expect(check('RateLimitPolicy', policy({ conditions: [{ dimension: 'planet', operator: '==', value: 'x' }] }))).toBe(false)
     expect(check('ApiKey', apiKey({ key_hash: 'short' }))).toBe(false)
     expect(check('ProviderKeyEntry', { id: 'x', revision: 1, value: providerKey() })).toBe(false)
   })
 })
+
+const SCHEDULES = [
+  { timezone: 'Europe/Berlin', days_of_week: ['sat', 'sun'], start_time: '22:00', end_time: '06:00' },
+  { timezone: 'UTC', dates: ['2030-12-24'], start_time: '00:00', end_time: '24:00' },
+]
+const COMPARISON = { dimension: 'model_name', operator: '~*', value: '-70b$', negate: true }
+const CONDITIONS = [COMPARISON, { logic: 'or', children: [{ logic: 'and', negate: true, children: [COMPARISON] }] }]
 
 describe('answers of the gateway', () => {
   test('validate against the schemas that describe them', async () => {
@@ -225,6 +314,12 @@ describe('answers of the gateway', () => {
     const full: [string, Record<string, unknown>][] = [
       ['provider_keys', providerKey({ request: { default_headers: { a: 'b' } }, response: {}, tls: {} })],
       ['models', model('pk', { cost: { input_per_1k: 1, output_per_1k: 2 }, timeout: 0, retries: 1 })],
+      ['models', group([{ model: 'a', weight: 0, priority: -1, tags: ['eu'] }], { rate_limit: { rpm: 1 }, timeout: 5 })],
+      ['rate_limit_policies', classicPolicy({ schedules: SCHEDULES })],
+      [
+        'rate_limit_policies',
+        policy({ conditions: CONDITIONS, group_by: ['team', 'model'], action: 'reject', schedules: SCHEDULES }),
+      ],
       ['apikeys', apiKey({ disabled: true, expires_at: '2031-01-01T00:00:00Z', team_id: 't' })],
     ]
     for (const [kind, value] of full) {

@@ -48,6 +48,12 @@ describe('/admin/openapi-scalar', () => {
       'uptime_seconds',
       'error_msg',
       'verbose',
+      'hash_on',
+      'trigger_statuses',
+      'stale_after_seconds',
+      'scope_ref',
+      'days_of_week',
+      'cooldown_until',
     ]) {
       expect(text).toContain(`${member}</code>`)
     }
@@ -58,6 +64,19 @@ describe('/admin/openapi-scalar', () => {
     const ids = [...text.matchAll(/\bid="([^"]*)"/g)].map(([, id = '']) => id)
     expect(new Set(ids).size).toBe(ids.length)
     for (const [, target = ''] of text.matchAll(/href="#([^"]*)"/g)) expect(ids).toContain(target)
+  })
+
+  test('shows the members of each form and of each kind of condition under its name, and an example of each form', async () => {
+    const { text } = await load()
+    const card = text.slice(
+      text.indexOf('<article id="createRateLimitPolicy">'),
+      text.indexOf('<article id="getRateLimitPolicy">'),
+    )
+    for (const form of ['ClassicPolicy', 'ConditionalPolicy']) expect(card).toContain(`<h5>${form}</h5>`)
+    const place = 'conditions[].children[].children[].'
+    expect(card).toContain(`<span class="prefix">${place}</span>operator</code>`)
+    for (const kind of ['Comparison', 'Group']) expect(card).toContain(`<code>conditions[]</code> as ${kind}`)
+    expect(card).toContain('<h4>Example 2</h4>')
   })
 
   test('shows calls as an operator pastes them, with the key from the environment', async () => {
