@@ -1,10 +1,12 @@
 import { describe, expect, test } from 'bun:test'
 import { HealthResponse } from '../../src/admin/health.ts'
-import { createModelHealth } from '../../src/model-health.ts'
+import { GatewayError } from '../../src/errors.ts'
+import { createModelHealth, healthRules } from '../../src/model-health.ts'
+import { DirectModel } from '../../src/resources/model.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store, StoreStatus } from '../../src/store/store.ts'
 import { COMMIT, VERSION } from '../../src/version.ts'
-import { entryOf, model, openAdmin } from './harness.ts'
+import { entryOf, group, model, openAdmin } from './harness.ts'
 
 /** A memory store whose status is what a test says. */
 function storeWith(change: (status: StoreStatus) => Partial<StoreStatus>): Store {
@@ -90,6 +92,37 @@ describe('/admin/v1/health', () => {
 
   test('asks for an admin key', async () => {
     expect((await openAdmin().call('GET', '/admin/v1/health', undefined, {})).status).toBe(401)
+  })
+})
+
+describe('a model group', () => {
+  test('is listed with health 0, whatever is known under its id', async () => {
+    const admin = openAdmin({ modelHealth: { ...createModelHealth(), failures: () => 100 } })
+    const { id } = entryOf(await admin.call('POST', '/admin/v1/models', group(['a'])))
+    const { body } = await admin.call('GET', '/admin/v1/health')
+    expect(body).toMatchObject({ status: 'ok', models: [{ id, name: 'llama-3', health: 0 }] })
+  })
+
+  test('has no status of its own, and a direct model in cooldown tells until when and why', async () => {
+    const modelHealth = createModelHealth()
+    const admin = openAdmin({ modelHealth })
+    const direct = entryOf(await admin.call('POST', '/admin/v1/models', model('pk')))
+    const whole = entryOf(await admin.call('POST', '/admin/v1/models', group(['llama-3-private'])))
+    const rules = healthRules(DirectModel.parse(direct.value))
+    modelHealth
+      .of(direct.id)
+      .failed(new GatewayError('upstream_error', 'gone', { upstreamStatus: 503 }), rules, admin.clock.nowMs)
+    expect((await admin.call('GET', '/admin/v1/models/status')).body).toEqual([
+      {
+        id: direct.id,
+        display_name: 'llama-3-private',
+        kind: 'direct',
+        status: 'cooldown',
+        cooldown_until: { secs_since_epoch: admin.clock.nowMs / 1000 + 30, nanos_since_epoch: 0 },
+        status_reason: 'upstream_server_error',
+      },
+      { id: whole.id, display_name: 'llama-3', kind: 'routing', status: 'not_applicable' },
+    ])
   })
 })
 

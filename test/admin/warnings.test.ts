@@ -1,6 +1,19 @@
 import { describe, expect, test } from 'bun:test'
 import { warningHeader } from '../../src/admin/warnings.ts'
-import { type Answer, apiKey, entryOf, isRecord, model, openAdmin, providerKey, sha256 } from './harness.ts'
+import {
+  type Answer,
+  apiKey,
+  classicPolicy,
+  entryOf,
+  group,
+  type Harness,
+  isRecord,
+  model,
+  openAdmin,
+  policy,
+  providerKey,
+  sha256,
+} from './harness.ts'
 
 const HEADER = 'x-aisix-warning'
 
@@ -72,6 +85,232 @@ describe('references', () => {
     ])
     await admin.call('PUT', `/admin/v1/models/${bad.id}`, model(key.id, { display_name: 'later' }))
     expect(await dangling()).toEqual([])
+  })
+})
+
+/** A gateway with a provider key, and direct models of these aliases. */
+async function withModels(...aliases: string[]): Promise<{ admin: Harness; key: string; ids: string[] }> {
+  const admin = openAdmin()
+  const key = entryOf(await admin.call('POST', '/admin/v1/provider_keys', providerKey())).id
+  const ids: string[] = []
+  for (const display_name of aliases) {
+    ids.push(entryOf(await admin.call('POST', '/admin/v1/models', model(key, { display_name }))).id)
+  }
+  return { admin, key, ids }
+}
+
+describe('references of model groups', () => {
+  test('targets that are direct models are not mentioned, and callers may be allowed the group', async () => {
+    const { admin } = await withModels('a', 'b')
+    expect(warningOf(await admin.call('POST', '/admin/v1/models', group(['a', 'b'])))).toBeNull()
+    expect(warningOf(await admin.call('POST', '/admin/v1/apikeys', apiKey({ allowed_models: ['llama-3'] })))).toBeNull()
+  })
+
+  test('an unknown target, a pattern, a name that only a pattern serves and another group are named, each by its place', async () => {
+    const { admin } = await withModels('a', 'vllm/*')
+    await admin.call('POST', '/admin/v1/models', group(['a'], { display_name: 'inner' }))
+    const answer = await admin.call('POST', '/admin/v1/models', group(['a', 'gone', 'vllm/*', 'vllm/x', 'inner']))
+    const warning = warningOf(answer) ?? ''
+    expect(warning.split('; ')).toEqual([
+      'routing.targets[1].model "gone" names no direct model: no request goes there until it is one',
+      'routing.targets[2].model "vllm/*" names no direct model: no request goes there until it is one',
+      'routing.targets[3].model "vllm/x" names no direct model: no request goes there until it is one',
+      'routing.targets[4].model "inner" is a model group, and only direct models can be targets: no request goes there until it is one',
+    ])
+    const { id } = entryOf(answer)
+    const { body } = await admin.call('GET', '/admin/v1/health')
+    expect(isRecord(body) && body.dangling).toEqual(
+      ['gone', 'vllm/*', 'vllm/x', 'inner'].map((missing, index) => ({
+        kind: 'models',
+        id,
+        name: 'llama-3',
+        field: `routing.targets[${index + 1}].model`,
+        missing,
+      })),
+    )
+  })
+
+  test('a group that names itself is told so once', async () => {
+    const { admin } = await withModels()
+    const { id } = entryOf(await admin.call('POST', '/admin/v1/models', group(['x'])))
+    const warning = warningOf(await admin.call('PUT', `/admin/v1/models/${id}`, group(['llama-3'])))
+    expect(warning).toStartWith('routing.targets[0].model "llama-3" is a model group')
+    expect(warning).not.toContain(';')
+  })
+
+  test('renaming or deleting a target, or making a group of it, names the groups that are left behind', async () => {
+    const { admin, key, ids } = await withModels('a', 'b')
+    await admin.call('POST', '/admin/v1/models', group(['a', 'b']))
+    const left = 'models "llama-3" still names "a" in routing.targets[0].model'
+    const path = `/admin/v1/models/${ids[0]}`
+    expect(warningOf(await admin.call('PUT', path, model(key, { display_name: 'a', retries: 1 })))).toBeNull()
+    expect(warningOf(await admin.call('PUT', path, model(key, { display_name: 'a2' })))).toBe(left)
+    await admin.call('PUT', path, model(key, { display_name: 'a' }))
+    expect(warningOf(await admin.call('PUT', path, group(['b'], { display_name: 'a' })))).toBe(left)
+    expect(warningOf(await admin.call('DELETE', path))).toBe(left)
+  })
+})
+
+describe('references of rate-limit policies', () => {
+  const scoped = (scope: string, scope_ref: string) => classicPolicy({ name: `${scope} ${scope_ref}`, scope, scope_ref })
+
+  test('a scope that names no key or model is named; teams and users are free text', async () => {
+    const { admin, ids } = await withModels('a')
+    const caller = entryOf(await admin.call('POST', '/admin/v1/apikeys', apiKey()))
+    const post = (document: unknown) => admin.call('POST', '/admin/v1/rate_limit_policies', document)
+    expect(warningOf(await post(scoped('model', ids[0] ?? '')))).toBeNull()
+    expect(warningOf(await post(scoped('api_key', caller.id)))).toBeNull()
+    for (const scope of ['team', 'member', 'team_member']) expect(warningOf(await post(scoped(scope, 'anything')))).toBeNull()
+    // The id of a model is no id of a key, and an alias is no id.
+    expect(warningOf(await post(scoped('api_key', ids[0] ?? '')))).toBe(
+      `scope_ref "${ids[0]}" is the id of no caller API key: nothing is counted for it until there is one`,
+    )
+    const bad = await post(scoped('model', 'a'))
+    expect(warningOf(bad)).toBe('scope_ref "a" is the id of no model: nothing is counted for it until there is one')
+    const { body } = await admin.call('GET', '/admin/v1/health')
+    expect(isRecord(body) && body.dangling).toContainEqual({
+      kind: 'rate_limit_policies',
+      id: entryOf(bad).id,
+      name: 'model a',
+      field: 'scope_ref',
+      missing: 'a',
+    })
+  })
+
+  test('ids and aliases in conditions are named by their place; patterns and names that a wildcard serves are not', async () => {
+    const { admin, ids } = await withModels('a', 'vllm/*')
+    const compare = (dimension: string, operator: string, value: unknown) => ({ dimension, operator, value })
+    const conditions = [
+      compare('model', 'in', [ids[0], 'no-id']),
+      { logic: 'or', children: [compare('api_key', '==', 'no-key'), compare('model_name', '~=', 'no-alias')] },
+      compare('model_name', 'in', ['a', 'vllm/x']),
+      compare('model_name', '~~', '^none$'),
+      compare('team', '==', 'anything'),
+    ]
+    const warning = warningOf(await admin.call('POST', '/admin/v1/rate_limit_policies', policy({ conditions }))) ?? ''
+    expect(warning.split('; ')).toEqual([
+      'conditions[0].value "no-id" is the id of no model: nothing is counted for it until there is one',
+      'conditions[1].children[0].value "no-key" is the id of no caller API key: nothing is counted for it until there is one',
+      'conditions[1].children[1].value "no-alias" is no model: nothing is counted for it until there is one',
+    ])
+  })
+
+  test('deleting a key or a model names the policies that are left behind; a rename leaves ids alone', async () => {
+    const { admin, key, ids } = await withModels('a')
+    const [id = ''] = ids
+    const caller = entryOf(await admin.call('POST', '/admin/v1/apikeys', apiKey()))
+    await admin.call('POST', '/admin/v1/rate_limit_policies', scoped('model', id))
+    await admin.call('POST', '/admin/v1/rate_limit_policies', scoped('api_key', caller.id))
+    expect(warningOf(await admin.call('PUT', `/admin/v1/models/${id}`, model(key, { display_name: 'a2' })))).toBeNull()
+    expect(warningOf(await admin.call('DELETE', `/admin/v1/models/${id}`))).toBe(
+      `rate_limit_policies "model ${id}" still names "${id}" in scope_ref`,
+    )
+    expect(warningOf(await admin.call('DELETE', `/admin/v1/apikeys/${caller.id}`))).toBe(
+      `rate_limit_policies "api_key ${caller.id}" still names "${caller.id}" in scope_ref`,
+    )
+  })
+})
+
+describe('what has no effect, or another one than it seems', () => {
+  const check = (more: Record<string, unknown> = {}) => ({
+    background_model_check: { enabled: true, interval_seconds: 30, timeout_seconds: 5, stale_after_seconds: 90, ...more },
+  })
+  const models: [string, (key: string) => Record<string, unknown>, string | null][] = [
+    ['a group as it should be', () => group(['a', 'b']), null],
+    ['a weight of 0', () => group(['a', { model: 'b', weight: 0 }]), 'routing.targets[1].weight is 0, which counts as 1'],
+    ['a target twice', () => group(['a', 'b', 'a', 'a']), 'routing.targets names "a" more than once'],
+    ['too many fallbacks', () => withRouting({ max_fallbacks: 2 }), 'routing.max_fallbacks is cut to 1'],
+    ['as many fallbacks as there are', () => withRouting({ max_fallbacks: 1 }), null],
+    [
+      'a star in the alias of a group',
+      () => group(['a'], { display_name: 'g/*' }),
+      'only requests for exactly this name reach it',
+    ],
+    [
+      'tags on all',
+      () =>
+        group([
+          { model: 'a', tags: ['eu'] },
+          { model: 'b', tags: ['us'] },
+        ]),
+      null,
+    ],
+    [
+      'tags on one',
+      () => group(['a', { model: 'b', tags: ['eu'] }]),
+      'targets[0] has no tags while others have, so no request with tags reaches it',
+    ],
+    [
+      'a default beside an untagged one',
+      () => group(['a', { model: 'b', tags: ['default'] }]),
+      'targets[0] has no tags while others have, so no request reaches it',
+    ],
+    ['tags that are empty', () => group(['a', { model: 'b', tags: [] }]), null],
+    ['a limit of 0 on a group', () => group(['a'], { rate_limit: { rpm: 0 } }), 'rate_limit.rpm is 0, so no request passes'],
+    [
+      'a limit of 0',
+      key => model(key, { rate_limit: { tpm: 5, concurrency: 0 } }),
+      'rate_limit.concurrency is 0, so no request passes',
+    ],
+    ['no limit at all', key => model(key, { rate_limit: {} }), 'rate_limit is empty, so it limits nothing'],
+    ['limits', key => model(key, { rate_limit: { rpm: 1 } }), null],
+    ['a check', key => model(key, check()), null],
+    [
+      'a check of a pattern',
+      key => model(key, { display_name: 'v/*', ...check() }),
+      'background_model_check has no effect on a pattern',
+    ],
+    ['a check of a pattern that is off', key => model(key, { display_name: 'v/*', ...check({ enabled: false }) }), null],
+    [
+      'a verdict that is forgotten at once',
+      key => model(key, check({ stale_after_seconds: 29 })),
+      'is forgotten before the next one',
+    ],
+    [
+      'a prompt that is not sent',
+      key => model(key, check({ mode: 'endpoint', prompt: 'Hi' })),
+      'background_model_check.prompt is not sent',
+    ],
+  ]
+  function withRouting(more: Record<string, unknown>) {
+    const { routing, ...rest } = group(['a', 'b'])
+    return { ...rest, routing: { ...routing, ...more } }
+  }
+  test.each(models)('%s', async (_name, document, expected) => {
+    const { admin, key } = await withModels('a', 'b')
+    const warning = warningOf(await admin.call('POST', '/admin/v1/models', document(key)))
+    if (expected === null) expect(warning).toBeNull()
+    else expect(warning).toContain(expected)
+    // One matter is told once.
+    expect(warning?.split('; ').length ?? 0).toBe(expected === null ? 0 : 1)
+  })
+
+  const schedule = { timezone: 'UTC', days_of_week: ['mon'], start_time: '08:00', end_time: '08:00' }
+  const policies: [string, Record<string, unknown>, string | null][] = [
+    ['a policy as it should be', classicPolicy({ max_tokens: 5 }), null],
+    ['tokens by day', classicPolicy({ window: 'day', max_tokens: 5 }), null],
+    ['tokens by second', classicPolicy({ window: 'second', max_tokens: 5 }), 'max_tokens has no effect with the window "second"'],
+    ['tokens by hour', classicPolicy({ window: 'hour', max_tokens: 5 }), 'max_tokens has no effect with the window "hour"'],
+    ['a limit of 0', policy({ limits: { rpd: 0 } }), 'limits.rpd is 0, so no request passes'],
+    [
+      'a window of no length',
+      policy({ schedules: [{ ...schedule, end_time: '09:00' }, schedule] }),
+      'schedules[1] ends when it starts',
+    ],
+    ['the same in the classic form', classicPolicy({ schedules: [schedule] }), 'schedules[0] ends when it starts'],
+  ]
+  test.each(policies)('of policies: %s', async (_name, document, expected) => {
+    const warning = warningOf(await openAdmin().call('POST', '/admin/v1/rate_limit_policies', document))
+    if (expected === null) expect(warning).toBeNull()
+    else expect(warning).toContain(expected)
+  })
+
+  test('of caller keys: limits of 0 and no limits at all', async () => {
+    const admin = openAdmin()
+    const zero = await admin.call('POST', '/admin/v1/apikeys', apiKey({ rate_limit: { rpm: 0, tpd: 0 } }))
+    expect(warningOf(zero)).toBe('rate_limit.rpm is 0, so no request passes; rate_limit.tpd is 0, so no request passes')
+    const none = await admin.call('POST', '/admin/v1/apikeys', apiKey({ key_hash: sha256('b'), rate_limit: { rpm: null } }))
+    expect(warningOf(none)).toBe('rate_limit is empty, so it limits nothing')
   })
 })
 

@@ -1,6 +1,16 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { NameTaken, type Store, StoreUnavailable } from '../../src/store/store.ts'
-import { actor, apiKey, hashOf, model, providerKey, SECRET, testClock } from './documents.ts'
+import { actor, apiKey, group, hashOf, model, policy, providerKey, SECRET, testClock } from './documents.ts'
+
+const SCHEDULE = { timezone: 'Europe/Berlin', days_of_week: ['sat', 'sun'], start_time: '22:00', end_time: '24:00' }
+const CLASSIC = { scope: 'team', scope_ref: 'search', window: 'day', max_tokens: 1_000_000, schedules: [SCHEDULE] }
+const COMPARISON = { dimension: 'model_name', operator: 'in', value: ['a', 'b'], negate: true }
+const CONDITIONAL = {
+  limits: { rpm: 5, concurrency: 2 },
+  conditions: [COMPARISON, { logic: 'or', children: [{ logic: 'and', children: [COMPARISON] }] }],
+  group_by: ['api_key', 'model'],
+  action: 'reject',
+}
 
 /** What every backend does alike. `open` gives an empty store. */
 export function storeContract(name: string, open: (clock: ReturnType<typeof testClock>) => Store): void {
@@ -47,6 +57,37 @@ export function storeContract(name: string, open: (clock: ReturnType<typeof test
       expect(caller?.entry).toEqual(key)
       expect(caller?.allows('vllm/qwen')).toBe(true)
       expect(caller?.allows('llama-3-private')).toBe(false)
+    })
+
+    test('a group is found by its alias, a star in it means nothing, and its targets are as they were written', async () => {
+      const routing = {
+        strategy: 'round_robin',
+        targets: [
+          { model: 'a', weight: 70, tags: ['eu'] },
+          { model: 'b', priority: -1 },
+        ],
+      }
+      const created = await store.create('models', group('g/*', [], { routing, rate_limit: { rpm: 5 } }), actor)
+      expect(store.snapshot.models.get('g/*')).toEqual(created)
+      expect(store.snapshot.wildcards.match('g/x')).toBeUndefined()
+      expect(JSON.parse(JSON.stringify(created.value))).toEqual({ display_name: 'g/*', routing, rate_limit: { rpm: 5 } })
+      const replaced = await store.replace('models', created.id, () => model('g'), actor)
+      expect(store.get('models', created.id)).toEqual(replaced)
+      expect([...store.snapshot.models.keys()]).toEqual(['g'])
+    })
+
+    test('policies of both forms are kept, found by id, and unique by name', async () => {
+      const classic = await store.create('rate_limit_policies', policy('p', CLASSIC), actor)
+      const conditional = await store.create('rate_limit_policies', policy('q', CONDITIONAL), actor)
+      expect(store.list('rate_limit_policies')).toEqual([classic, conditional])
+      expect(store.snapshot.entries.rate_limit_policies.get(conditional.id)).toEqual(conditional)
+      expect(JSON.parse(JSON.stringify(classic.value))).toEqual({ name: 'p', ...CLASSIC })
+      expect(JSON.parse(JSON.stringify(conditional.value))).toEqual({ name: 'q', ...CONDITIONAL })
+      await expect(store.create('rate_limit_policies', policy('p'), actor)).rejects.toThrow(new NameTaken('p'))
+      // A policy may change its form.
+      expect((await store.replace('rate_limit_policies', classic.id, () => policy('p'), actor))?.revision).toBe(2)
+      expect(await store.remove('rate_limit_policies', classic.id, actor)).toBe(true)
+      expect(store.list('rate_limit_policies')).toEqual([conditional])
     })
 
     test('a snapshot that a request holds does not change under it', async () => {
