@@ -2,6 +2,7 @@ import type { Config } from './config.ts'
 import type { Fetch } from './lib/fetch.ts'
 import type { Log } from './lib/log.ts'
 import type { Limiter } from './limits/limit.ts'
+import type { RemainingLimits } from './limits/remaining.ts'
 import type { ModelHealth } from './model-health.ts'
 import type { Store } from './store/store.ts'
 
@@ -28,6 +29,8 @@ export type Gateway = {
   modelHealth: ModelHealth
   /** Counters of rate limits, by the ids of what they limit: they outlive changes of configuration. */
   limiter: Limiter
+  /** What keys had left of their limits when they were last answered. */
+  remainingLimits: RemainingLimits
   lifecycle: Lifecycle
 }
 

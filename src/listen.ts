@@ -5,9 +5,12 @@ import { type Gateway, systemClock } from './gateway.ts'
 import { batchThreads } from './lib/batch-thread.ts'
 import { type Fetch, runtimeFetch } from './lib/fetch.ts'
 import { createLog, type Log } from './lib/log.ts'
+import { createLimiter } from './limits/limiter.ts'
+import { RemainingLimits } from './limits/remaining.ts'
 import { createModelHealth } from './model-health.ts'
 import { createProxyApp } from './proxy/app.ts'
 import { createStatusApp } from './status/app.ts'
+import { limitMetrics } from './status/limit-metrics.ts'
 import { openSqliteStore, StoreOpenError } from './store/index.ts'
 import { COMMIT, VERSION } from './version.ts'
 
@@ -55,6 +58,8 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
       random: Math.random,
       log,
       modelHealth: createModelHealth(),
+      limiter: createLimiter(),
+      remainingLimits: new RemainingLimits(),
       lifecycle: { isDraining: false, inFlight: 0, startedAtMs: systemClock.now() },
     }
   } catch (error) {
@@ -164,7 +169,14 @@ function openListeners(
   }
   const { prometheus } = config.observability.metrics
   if (prometheus.enabled) {
-    const statusApp = createStatusApp({ store, log, metricsPath: prometheus.path })
+    const statusApp = createStatusApp({
+      store,
+      log,
+      clock,
+      modelHealth,
+      metricsPath: prometheus.path,
+      moreMetrics: () => limitMetrics(gateway.limiter, gateway.remainingLimits, store.snapshot),
+    })
     try {
       listeners.push({ label: 'metrics', server: bind('metrics', prometheus.addr, statusApp.fetch, undefined, gateway) })
     } catch (error) {

@@ -4,6 +4,7 @@ import { type Clock, type Gateway, systemClock } from '../src/gateway.ts'
 import { runtimeFetch } from '../src/lib/fetch.ts'
 import { createLog } from '../src/lib/log.ts'
 import { createLimiter } from '../src/limits/limiter.ts'
+import { RemainingLimits } from '../src/limits/remaining.ts'
 import { createModelHealth } from '../src/model-health.ts'
 import { createProxyApp } from '../src/proxy/app.ts'
 import type { UpstreamTls } from '../src/proxy/upstream.ts'
@@ -129,6 +130,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     log,
     modelHealth: createModelHealth(),
     limiter: createLimiter(),
+    remainingLimits: new RemainingLimits(),
     lifecycle: { isDraining: false, inFlight: 0, startedAtMs: clock.now() },
   }
   const app = createProxyApp(gateway, options.tls ?? { ca: [], cert: undefined, key: undefined, verify: true })

@@ -2,6 +2,7 @@ import { GatewayError } from '../errors.ts'
 import { printable } from '../lib/log.ts'
 import type { BucketLimit, Lease, Limiter, Limits, Refusal } from '../limits/limit.ts'
 import { compilePolicies, type Matched, type PolicySet, type Subject } from '../limits/policy-set.ts'
+import type { RemainingLimits } from '../limits/remaining.ts'
 import type { RateLimit } from '../resources/rate-limit.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
@@ -27,14 +28,14 @@ export type Admission = {
     member: Member,
     nowMs: number,
   ): { lease: Lease | undefined } | { refusal: Refusal }
-  /** `x-ratelimit-*` headers of an answer, from the key's own limits (proxy-01 §10). */
-  describe(caller: CallerKey, headers: Record<string, string>, nowMs: number): void
+  /** `x-ratelimit-*` headers of an answer, from the key's own limits (proxy-01 §10), and the gauges that say the same. */
+  describe(caller: CallerKey, model: ResolvedModel, headers: Record<string, string>, nowMs: number): void
 }
 
 /** Plans by the rows that they follow from; a row that changes is another object. */
 type Plans = WeakMap<CallerKey, WeakMap<object, Plan>>
 
-export function createAdmission(limiter: Limiter): Admission {
+export function createAdmission(limiter: Limiter, remaining: RemainingLimits): Admission {
   // What matches a request is worked out once for each pair of key and model: no request looks at all policies.
   const sets = new WeakMap<object, { policies: PolicySet; plans: Plans; memberPlans: WeakMap<object, Plans> }>()
   const keyLimits = new WeakMap<Entry<'api_keys'>, BucketLimit>()
@@ -107,20 +108,25 @@ export function createAdmission(limiter: Limiter): Admission {
       const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs)
       return outcome && 'scope' in outcome ? { refusal: outcome } : { lease: outcome }
     },
-    describe(caller, headers, nowMs) {
+    describe(caller, model, headers, nowMs) {
       const limit = keyLimitOf(caller)
       if (!limit) return
       const { rpm, tpm, concurrency } = limit.limits
       const { requests, tokens, inFlight } = limiter.standing(limit.key, nowMs)
+      const requestsLeft = rpm === undefined ? undefined : Math.max(0, rpm - requests.rpm)
+      const tokensLeft = tpm === undefined ? undefined : Math.max(0, tpm - tokens.tpm)
+      if (rpm !== undefined || tpm !== undefined) {
+        remaining.note(caller.entry.id, model.entry.value.display_name, requestsLeft, tokensLeft)
+      }
       const reset = `${60 - (Math.floor(nowMs / 1_000) % 60)}s`
       if (rpm !== undefined) {
         headers['x-ratelimit-limit-requests'] = String(rpm)
-        headers['x-ratelimit-remaining-requests'] = String(Math.max(0, rpm - requests.rpm))
+        headers['x-ratelimit-remaining-requests'] = String(requestsLeft)
         headers['x-ratelimit-reset-requests'] = reset
       }
       if (tpm !== undefined) {
         headers['x-ratelimit-limit-tokens'] = String(tpm)
-        headers['x-ratelimit-remaining-tokens'] = String(Math.max(0, tpm - tokens.tpm))
+        headers['x-ratelimit-remaining-tokens'] = String(tokensLeft)
         headers['x-ratelimit-reset-tokens'] = reset
       }
       if (concurrency !== undefined) {

@@ -32,7 +32,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const proxy: ProxyState = {
     gateway,
     router,
-    admission: createAdmission(gateway.limiter),
+    admission: createAdmission(gateway.limiter, gateway.remainingLimits),
     dial: createDialer({
       fetch: gateway.fetch,
       proxy: config.upstream.proxy,

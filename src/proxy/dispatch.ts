@@ -102,7 +102,8 @@ async function goOn(
     if (!member) throw new Error('a candidate that is not on the route')
     if (target) member.state.failed(failure, member.rules, input.now())
     else soonestSecs = Math.min(soonestSecs, failure.retryAfterSecs ?? Number.POSITIVE_INFINITY)
-    failure.wasRetried = exchange.attempts.length > 1
+    // A member that had no room was not asked: whoever is told of it alone may well ask again by itself.
+    failure.wasRetried = exchange.attempts.length > 1 && !isFull(failure)
     const isOver = caller.isGone || isCommitted()
     const hasNext = index + 1 < route.candidates.length
     if (!isOver && target && tried <= retriesOf(input, member, hasNext) && mayRetry(failure, member, route)) {
@@ -145,11 +146,12 @@ function giveUp({ exchange }: DispatchInput, failure: GatewayError): never {
 /** A caller whom no member let in is told to come back when the first of them may have room. */
 function everyTargetIsFull(failure: GatewayError, soonestSecs: number): GatewayError {
   const { kind, message, policy, retryAfterSecs } = failure
-  if (kind !== 'targets_rate_limited' && kind !== 'rate_limited') return failure
-  if (retryAfterSecs === undefined || soonestSecs >= retryAfterSecs) return failure
-  const sooner = new GatewayError(kind, message, { retryAfterSecs: soonestSecs, ...(policy ? { policy } : {}) })
-  sooner.wasRetried = failure.wasRetried
-  return sooner
+  if (!isFull(failure) || retryAfterSecs === undefined || soonestSecs >= retryAfterSecs) return failure
+  return new GatewayError(kind, message, { retryAfterSecs: soonestSecs, ...(policy ? { policy } : {}) })
+}
+
+function isFull({ kind }: GatewayError): boolean {
+  return kind === 'targets_rate_limited' || kind === 'rate_limited'
 }
 
 /** The exchange speaks of the target that was tried last. */

@@ -62,7 +62,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     if (exchange.group !== undefined && isAnswered && exchange.model !== undefined && isHeaderValue(exchange.model)) {
       headers['x-aisix-served-by'] = exchange.model
     }
-    if (endpoint.hasCallId) admission.describe(callerKey, headers, clock.now())
+    if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
   if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, await answering)
 

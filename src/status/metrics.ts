@@ -1,7 +1,7 @@
 import { kinds } from '../resources/index.ts'
 import type { StoreStatus } from '../store/store.ts'
 
-type Sample = { labels?: Record<string, string>; value: number }
+export type Sample = { labels?: Record<string, string>; value: number }
 type Family = { name: string; type: 'counter' | 'gauge'; help: string; samples: Sample[] }
 
 /** Content type of a scrape page. source: Prometheus, "Exposition formats", text format 0.0.4 */

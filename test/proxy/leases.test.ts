@@ -22,7 +22,7 @@ test('20,000 requests that end in every way leave every count at 0', async () =>
     await gateway.addPolicy({ name: 'all', limits: { concurrency: 1_000 }, group_by: ['model'] })
     const endings = await endInEveryWay({
       url: gateway.url,
-      keys: [CALLER_KEY, CALLER_KEY, 'sk-unknown'],
+      keys: [...Array.from({ length: 11 }, () => CALLER_KEY), 'sk-unknown'],
       models: [...WAYS, 'dead', 'full', 'group', 'unknown'],
       count: 20_000,
       abreast: 50,

@@ -242,6 +242,8 @@ describe('groups', () => {
       type: 'upstream_error',
     })
     expect(refused.headers.get('retry-after')).toBe('59')
+    // The caller's own SDK may come back: no member was asked.
+    expect(refused.headers.has('x-should-retry')).toBe(false)
     expect(fleet.counts()).toEqual([1, 1])
     expect(await fleet.gateway.accessLine(second.headers.get('x-aisix-request-id') ?? '-')).toContain('routing_fallback_count=1')
   })
