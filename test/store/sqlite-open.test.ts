@@ -3,8 +3,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createLog } from '../../src/lib/log.ts'
+import { kinds } from '../../src/resources/index.ts'
 import { openSqliteStore, StoreOpenError } from '../../src/store/sqlite.ts'
-import { actor, apiKey, model, providerKey, SECRET, testClock } from './documents.ts'
+import { actor, apiKey, group, model, policy, providerKey, SECRET, testClock } from './documents.ts'
 import { putRow, type Scratch, scratch } from './scratch.ts'
 
 const CHILD = join(import.meta.dir, 'writer-child.ts')
@@ -80,18 +81,20 @@ describe('opening a store file', () => {
     )
     for (const alias of ['c', 'a', 'b']) await first.create('models', model(alias, { provider_key_id: id }), actor)
     await first.create('api_keys', apiKey('sk-one', { expires_at: '2027-01-01T00:00:00+02:00', disabled: true }), actor)
+    await first.create('models', group('g', ['a', 'b'], { rate_limit: { rpm: 5 } }), actor)
+    const conditions = [{ logic: 'or', children: [{ dimension: 'team', operator: 'in', value: ['t', 'u'] }] }]
+    await first.create('rate_limit_policies', policy('p', { limits: { tpm: 9 }, conditions }), actor)
     const [firstModel] = first.list('models')
     await first.replace('models', firstModel?.id ?? '', now => ({ ...now, retries: 4 }), actor)
-    const before = { models: first.list('models'), keys: first.list('api_keys'), providers: first.list('provider_keys') }
+    const before = kinds.map(kind => first.list(kind))
+    for (const entries of before) expect(entries).not.toBeEmpty()
     const { configHash } = first.status
     const { revision } = first.snapshot
     await first.close()
     expect(readdirSync(place.folder)).toEqual(['aisix.db'])
 
     const second = place.open()
-    expect({ models: second.list('models'), keys: second.list('api_keys'), providers: second.list('provider_keys') }).toEqual(
-      before,
-    )
+    expect(kinds.map(kind => second.list(kind))).toEqual(before)
     expect(second.status).toMatchObject({ configHash, applySeq: 1, rejected: [] })
     expect(second.snapshot.revision).toBe(revision)
   })
