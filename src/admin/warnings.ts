@@ -57,6 +57,13 @@ function modelOf(kind: Kind, value: Resource[Kind]): Resource['models'] | undefi
   return kind === 'models' && 'display_name' in value && ('routing' in value || 'model_name' in value) ? value : undefined
 }
 
+const NOUNS: Record<Kind, string> = {
+  provider_keys: 'provider key',
+  models: 'model',
+  api_keys: 'caller API key',
+  rate_limit_policies: 'rate-limit policy',
+}
+
 const tellMissing =
   ({ models }: Snapshot) =>
   ({ kind, field, missing, of, by }: Dangling): string => {
@@ -67,10 +74,10 @@ const tellMissing =
       const what = models.has(missing) ? 'is a model group, and only direct models can be targets' : 'names no direct model'
       return `${field} "${missing}" ${what}: no request goes there until it is one`
     }
-    if (kind === 'rate_limit_policies') {
-      const what = by === 'name' ? 'no model' : of === 'models' ? 'the id of no model' : 'the id of no caller API key'
-      return `${field} "${missing}" is ${what}: nothing is counted for it until there is one`
+    if (field === 'scope_ref') {
+      return `scope_ref "${missing}" is the id of no ${NOUNS[of]}: nothing is counted until there is one`
     }
+    if (by === 'id') return `${field} names "${missing}", and there is no ${NOUNS[of]} with this id yet`
     return `${field} names "${missing}", and there is no such model yet`
   }
 
@@ -130,7 +137,7 @@ function warningsOfGroup({ display_name, routing: { targets, max_fallbacks } }: 
     if (seen.has(model)) repeated.add(model)
     seen.add(model)
   }
-  for (const model of repeated) warnings.push(`routing.targets names "${model}" more than once`)
+  for (const model of repeated) warnings.push(`routing.targets names "${model}" more than once: only the first counts`)
   for (const [index, { weight }] of targets.entries()) {
     if (weight === 0)
       warnings.push(`routing.targets[${index}].weight is 0, which counts as 1: take the target out to stop its requests`)

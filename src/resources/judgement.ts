@@ -24,14 +24,12 @@ export type Sorted<K extends Kind> = {
 export function sortOut<K extends Kind>(kind: K, document: Document): Sorted<K> {
   const { schema, unsupported, formOf } = REGISTRY[kind]
   const form = formOf?.(document)
-  const sorted: Sorted<K> = { schema: form?.schema ?? schema, document: {}, refused: [], isStranger: false }
-  for (const [member, value] of Object.entries(document)) {
+  // Spreading keeps a member named `__proto__` a member, which an assignment would not.
+  const sorted: Sorted<K> = { schema: form?.schema ?? schema, document: { ...document }, refused: [], isStranger: false }
+  for (const member of Object.keys(document)) {
     const foreign = form?.foreignMember(member)
-    if (foreign === undefined && !unsupported.includes(member)) {
-      // Not by assignment, which `__proto__` would turn into something else.
-      Object.defineProperty(sorted.document, member, { value, enumerable: true, configurable: true, writable: true })
-      continue
-    }
+    if (foreign === undefined && !unsupported.includes(member)) continue
+    delete sorted.document[member]
     if (!isGiven(document, member)) continue
     if (foreign === undefined) {
       sorted.refused.push({ member, message: unsupportedMember(kind, member), isDead: true })

@@ -163,10 +163,10 @@ describe('references of rate-limit policies', () => {
     for (const scope of ['team', 'member', 'team_member']) expect(warningOf(await post(scoped(scope, 'anything')))).toBeNull()
     // The id of a model is no id of a key, and an alias is no id.
     expect(warningOf(await post(scoped('api_key', ids[0] ?? '')))).toBe(
-      `scope_ref "${ids[0]}" is the id of no caller API key: nothing is counted for it until there is one`,
+      `scope_ref "${ids[0]}" is the id of no caller API key: nothing is counted until there is one`,
     )
     const bad = await post(scoped('model', 'a'))
-    expect(warningOf(bad)).toBe('scope_ref "a" is the id of no model: nothing is counted for it until there is one')
+    expect(warningOf(bad)).toBe('scope_ref "a" is the id of no model: nothing is counted until there is one')
     const { body } = await admin.call('GET', '/admin/v1/health')
     expect(isRecord(body) && body.dangling).toContainEqual({
       kind: 'rate_limit_policies',
@@ -189,9 +189,9 @@ describe('references of rate-limit policies', () => {
     ]
     const warning = warningOf(await admin.call('POST', '/admin/v1/rate_limit_policies', policy({ conditions }))) ?? ''
     expect(warning.split('; ')).toEqual([
-      'conditions[0].value "no-id" is the id of no model: nothing is counted for it until there is one',
-      'conditions[1].children[0].value "no-key" is the id of no caller API key: nothing is counted for it until there is one',
-      'conditions[1].children[1].value "no-alias" is no model: nothing is counted for it until there is one',
+      'conditions[0].value names "no-id", and there is no model with this id yet',
+      'conditions[1].children[0].value names "no-key", and there is no caller API key with this id yet',
+      'conditions[1].children[1].value names "no-alias", and there is no such model yet',
     ])
   })
 
