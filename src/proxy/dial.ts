@@ -9,7 +9,9 @@ export type DialRequest = {
   port: number
   tls: TlsOptions | undefined
   headers: Record<string, string>
-  body: string
+  /** Left out: POST. */
+  method?: 'GET'
+  body?: string
   isStream: boolean
   signal: AbortSignal
   /** Called when no connection can be had within the time for connecting: aborts `signal`. */
@@ -90,9 +92,8 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
         ? startDeadline(connectTimeoutMs, { onDeadline: () => watchConnect(request, origin, startedAt) })
         : undefined
     const init: FetchInit = {
-      method: 'POST',
+      method: request.method ?? 'POST',
       headers: request.headers,
-      body: request.body,
       signal: request.signal,
       redirect: 'manual',
       decompress: true,
@@ -101,6 +102,7 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
       timeout: false,
       verbose: false,
     }
+    if (request.body !== undefined) init.body = request.body
     if (request.tls) init.tls = request.tls
     const answered = (response: Response) => {
       watch?.cancel()
