@@ -9,6 +9,7 @@ import { createLimiter } from './limits/limiter.ts'
 import { RemainingLimits } from './limits/remaining.ts'
 import { createModelHealth } from './model-health.ts'
 import { createProxyApp } from './proxy/app.ts'
+import type { ModelChecker } from './proxy/model-check.ts'
 import { createStatusApp } from './status/app.ts'
 import { limitMetrics } from './status/limit-metrics.ts'
 import { openSqliteStore, StoreOpenError } from './store/index.ts'
@@ -20,6 +21,8 @@ type Listener = { label: string; server: Bun.Server<undefined> }
 
 const DRAIN_PROGRESS_MS = 5_000
 const FLUSH_MS = 2_000
+/** How exactly the intervals of background checks are kept. */
+const CHECK_TICK_MS = 1_000
 
 /** A listener that could not be had; the message is complete. */
 class BindError extends Error {}
@@ -68,8 +71,9 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   }
 
   const listeners: Listener[] = []
+  let modelChecker: ModelChecker
   try {
-    openListeners(gateway, loaded, tls, listeners)
+    modelChecker = openListeners(gateway, loaded, tls, listeners)
   } catch (error) {
     if (!(error instanceof BindError)) throw error
     for (const { server } of listeners) server.stop(true)
@@ -85,6 +89,10 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     store: config.store.path,
   })
 
+  const checkModels = () => modelChecker.tick(gateway.clock.now())
+  checkModels()
+  const checking = setInterval(checkModels, CHECK_TICK_MS)
+
   const first = await signals.next()
   const second = signals.next()
   const ended = await Promise.race([drain(gateway, listeners, first), second.then(name => ({ second: name }))])
@@ -93,6 +101,8 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     await log.flush(FLUSH_MS)
     return ended.second === 'SIGINT' ? 130 : 143
   }
+  clearInterval(checking)
+  await modelChecker.stop()
   await Promise.all(listeners.map(({ server }) => server.stop(true)))
   await gateway.store.close()
   log.info('drain complete')
@@ -139,12 +149,13 @@ function logStranger(log: Log, message: string, error: unknown): void {
   })
 }
 
+/** returns: the proxy's checks of models, which nobody ticks yet */
 function openListeners(
   gateway: Gateway,
   { config, origins }: LoadedConfig,
   tls: LoadedConfig['tls'],
   listeners: Listener[],
-): void {
+): ModelChecker {
   const { log, store, clock, lifecycle, modelHealth } = gateway
   const proxyApp = createProxyApp(gateway, {
     ca: tls.upstream.ca === undefined ? [] : [tls.upstream.ca],
@@ -185,6 +196,7 @@ function openListeners(
       log.warn(`${error.message}; going on without the metrics listener`)
     }
   }
+  return proxyApp.modelChecker
 }
 
 /** Longest time that the runtime can be told to wait on a silent connection. */

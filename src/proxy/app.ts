@@ -10,6 +10,7 @@ import { authenticate } from './authenticate.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
 import { ENDPOINTS } from './endpoints/index.ts'
+import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { declaredLength, tooLarge } from './read.ts'
 import { commonHeaders, replyEmpty, replyError, replyJson } from './reply.ts'
@@ -17,7 +18,11 @@ import { createRouter } from './route.ts'
 import { type ProxyState, serve } from './serve.ts'
 import type { UpstreamTls } from './upstream.ts'
 
-export type ProxyApp = { fetch(request: Request, server?: AddressSource): Response | Promise<Response> }
+export type ProxyApp = {
+  fetch(request: Request, server?: AddressSource): Response | Promise<Response>
+  /** Checks models through the same upstreams and connections as requests; somebody has to tick it. */
+  modelChecker: ModelChecker
+}
 
 /** Bytes and time that a refused body is read for, so that its sender gets to read the answer (proxy-01 §7). */
 const DRAIN_BYTES_MAX = 32 * 1024 * 1024
@@ -41,6 +46,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
     }),
     bodyBytesMax: config.proxy.request_body_limit_bytes || Number.POSITIVE_INFINITY,
   }
+  const modelChecker = createModelChecker({ ...gateway, upstreamOf: router.upstreamOf, dial: proxy.dial })
   const clientIp = createClientIp(config.proxy.real_ip)
   const requestId = createRequestId(config.proxy.request_id.accept_headers)
   const cors = createCors(config.proxy.cors.allowed_origins)
@@ -76,6 +82,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
     }
   }
   return {
+    modelChecker,
     fetch(request, server) {
       const answer = handle(request, server)
       if (!cors) return answer
