@@ -6,7 +6,7 @@ import type { ModelGroup } from '../resources/model.ts'
 import { compileHashKey } from '../routing/hash-key.ts'
 import { type Group, type GroupMemory, orderCandidates, planGroup } from '../routing/order.ts'
 import type { Candidate, Measures } from '../routing/strategy.ts'
-import { selectByTags } from '../routing/tags.ts'
+import { cleanTags, selectByTags } from '../routing/tags.ts'
 import { type CallerKey, type DirectEntry, type GroupEntry, isDirectEntry, type Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
 import { compileAccess, ipRestricted, type ResolvedModel } from './resolve.ts'
@@ -172,7 +172,12 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       // A model that is named twice is one member: trying it again is what retries are for.
       else if (!members.some(({ id }) => id === row.id)) {
         members.push(
-          memberOf(row, { weight: Math.max(weight, 1), priority, tags, retries: row.value.retries ?? routing.retries }),
+          memberOf(row, {
+            weight: Math.max(weight, 1),
+            priority,
+            tags: cleanTags(tags),
+            retries: row.value.retries ?? routing.retries,
+          }),
         )
       }
     }
