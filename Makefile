@@ -40,7 +40,7 @@ bench: build ## measure the executable on this machine
 test-real: build ## follow the guide against a real inference engine (downloads it from npm once)
 	$(BUN) tools/test-real.ts
 
-soak: build ## the long drills: kill -9, cut streams, upstreams that hang up
+soak: build ## the long drills: kill -9, full disks, cut streams, leases, failover
 	$(BUN) tools/soak.ts
 
 clean: ## remove what was built or installed here
