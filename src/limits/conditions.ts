@@ -41,6 +41,24 @@ function compileOperator({ operator, value }: Leaf): (given: string) => boolean 
     const values = new Set(value)
     return given => values.has(given)
   }
-  if (operator === '~~' || operator === '~*') return compilePattern(value, { ignoreCase: operator === '~*' })
+  if (operator === '~~' || operator === '~*') return remembering(compilePattern(value, { ignoreCase: operator === '~*' }))
   return given => given === value
+}
+
+/** Texts whose outcome is remembered for each pattern: names of models and labels of providers, which are few. */
+const REMEMBERED_MAX = 256
+
+/** A pattern in linear time still costs some microseconds, and every pair of key and model asks all patterns once. */
+function remembering(matches: (text: string) => boolean): (text: string) => boolean {
+  const known = new Map<string, boolean>()
+  return text => {
+    let outcome = known.get(text)
+    if (outcome === undefined) {
+      // Callers may spell the names of a wildcard model as they like: what they spelt must not pile up.
+      if (known.size >= REMEMBERED_MAX) known.clear()
+      outcome = matches(text)
+      known.set(text, outcome)
+    }
+    return outcome
+  }
 }

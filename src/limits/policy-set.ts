@@ -37,43 +37,86 @@ export interface PolicySet {
 type Compiled = {
   isAskedForGroups: boolean
   isAskedForTargets: boolean
+  readsModelName: boolean
   name: string
   id: string
   limits: Limits
+  /** What a classic policy is found by: it applies to no subject without it. */
+  scope: { name: ClassicPolicy['scope']; ref: string } | undefined
   keyFor: (subject: Subject) => string | undefined
   isSuspended: Matched['isSuspended']
 }
 
+type PolicyEntry = { id: string; value: RateLimitPolicy }
+
+/** By the document, which is never changed in place: a write compiles the policy that it wrote and no other. */
+const compiled = new WeakMap<RateLimitPolicy, Compiled>()
+const clocks = createWallClocks()
+
+function compile({ id, value }: PolicyEntry): Compiled {
+  const known = compiled.get(value)
+  if (known?.id === id) return known
+  const { name, schedules = [] } = value
+  const form = isClassic(value) ? compileClassic(id, value) : compileConditional(id, value)
+  const policy = { id, name, isSuspended: schedules.length > 0 ? compileSchedules(schedules, clocks) : undefined, ...form }
+  compiled.set(value, policy)
+  return policy
+}
+
 /** source: proxy-06 §5 */
-export function compilePolicies(entries: Iterable<{ id: string; value: RateLimitPolicy }>): PolicySet {
-  const clocks = createWallClocks()
+export function compilePolicies(entries: Iterable<PolicyEntry>): PolicySet {
   const policies: Compiled[] = []
-  let readsModelName = false
-  for (const { id, value } of entries) {
-    const { name, schedules = [] } = value
-    const form = isClassic(value) ? compileClassic(id, value) : compileConditional(id, value)
-    if (Object.values(form.limits).every(limit => limit === undefined)) continue
-    const isSuspended = schedules.length > 0 ? compileSchedules(schedules, clocks) : undefined
-    policies.push({ id, name, isSuspended, ...form })
-    if (!isClassic(value)) readsModelName ||= leavesOf(value.conditions ?? []).some(leaf => leaf.dimension === 'model_name')
+  for (const entry of entries) {
+    const policy = compile(entry)
+    if (Object.values(policy.limits).some(limit => limit !== undefined)) policies.push(policy)
   }
-  const forGroups = policies.filter(({ isAskedForGroups }) => isAskedForGroups)
-  const forTargets = policies.filter(({ isAskedForTargets }) => isAskedForTargets)
+  const forAll = createFinder(policies)
+  const forGroups = createFinder(policies.filter(({ isAskedForGroups }) => isAskedForGroups))
+  const forTargets = createFinder(policies.filter(({ isAskedForTargets }) => isAskedForTargets))
   return {
     isEmpty: policies.length === 0,
-    readsModelName,
-    atAdmission: (subject, isGroup) => match(isGroup ? forGroups : policies, subject),
-    atTarget: subject => match(forTargets, subject),
+    readsModelName: policies.some(policy => policy.readsModelName),
+    atAdmission: (subject, isGroup) => (isGroup ? forGroups : forAll)(subject),
+    atTarget: forTargets,
   }
 }
 
-function match(policies: readonly Compiled[], subject: Subject): Matched[] {
-  const matched: Matched[] = []
-  for (const { id, name, limits, keyFor, isSuspended } of policies) {
-    const key = keyFor(subject)
-    if (key !== undefined) matched.push({ limit: { key, limits, layer: 'policy', policy: { id, name } }, isSuspended })
+/**
+ * What matches a subject, in the order of the policies. Classic ones, of which there may be one for every key, are looked up
+ * by what their scope names; only conditional ones are asked one after the other.
+ */
+function createFinder(policies: readonly Compiled[]): (subject: Subject) => Matched[] {
+  const byScope = new Map<string, number[]>()
+  const conditional: number[] = []
+  for (const [at, { scope }] of policies.entries()) {
+    if (scope === undefined) {
+      conditional.push(at)
+      continue
+    }
+    const name = `${scope.name} ${scope.ref}`
+    const places = byScope.get(name)
+    if (places) places.push(at)
+    else byScope.set(name, [at])
   }
-  return matched
+  return subject => {
+    const { apiKeyId, modelId, teamId, userId } = subject
+    const places = conditional.concat(
+      byScope.get(`api_key ${apiKeyId}`) ?? [],
+      byScope.get(`model ${modelId}`) ?? [],
+      teamId === undefined ? [] : (byScope.get(`team ${teamId}`) ?? []),
+      teamId === undefined ? [] : (byScope.get(`team_member ${teamId}`) ?? []),
+      userId === undefined ? [] : (byScope.get(`member ${userId}`) ?? []),
+    )
+    const matched: Matched[] = []
+    for (const at of places.sort((a, b) => a - b)) {
+      const policy = policies[at]
+      const key = policy?.keyFor(subject)
+      if (policy === undefined || key === undefined) continue
+      const { id, name, limits, isSuspended } = policy
+      matched.push({ limit: { key, limits, layer: 'policy', policy: { id, name } }, isSuspended })
+    }
+    return matched
+  }
 }
 
 type Form = Omit<Compiled, 'id' | 'name' | 'isSuspended'>
@@ -100,7 +143,9 @@ function compileClassic(id: string, { scope, scope_ref, window, max_requests, ma
     // A group is a model with an id of its own, and so is each of its targets: who calls is asked only once.
     isAskedForGroups: true,
     isAskedForTargets: scope === 'model',
+    readsModelName: false,
     limits: limitsOf(window, max_requests, max_tokens),
+    scope: { name: scope, ref: scope_ref },
     keyFor,
   }
 }
@@ -125,13 +170,16 @@ function compileConditional(id: string, { limits, conditions = [], group_by = []
   const holds = compileConditions(conditions)
   // In one order, however they were written down: counters survive a policy that was only tidied up.
   const dimensions: readonly GroupBy[] = GROUP_BY.filter(dimension => group_by.includes(dimension))
+  const leaves = leavesOf(conditions)
   const looksAtModel =
-    leavesOf(conditions).some(({ dimension }) => MODEL_PROPERTIES.includes(dimension)) ||
+    leaves.some(({ dimension }) => MODEL_PROPERTIES.includes(dimension)) ||
     dimensions.some(dimension => MODEL_PROPERTIES.includes(dimension))
   return {
     isAskedForGroups: !looksAtModel,
     isAskedForTargets: looksAtModel,
+    readsModelName: leaves.some(({ dimension }) => dimension === 'model_name'),
     limits,
+    scope: undefined,
     keyFor: subject => {
       if (!holds(subject)) return undefined
       let key = bucketKey('policy', 'v2', id)

@@ -35,16 +35,34 @@ export type Admission = {
 /** Plans by the rows that they follow from; a row that changes is another object. */
 type Plans = WeakMap<CallerKey, WeakMap<object, Plan>>
 
+/** What follows from one state of the policies. */
+type Remembered = {
+  policies: PolicySet
+  plans: Plans
+  /** Of patterns, by the row and the spelling. */
+  spellings: WeakMap<object, Map<string, Plans>>
+  /** By the group, then by the member's row. */
+  memberPlans: WeakMap<object, Plans>
+}
+
+/** Spellings of one pattern that are remembered. */
+const SPELLINGS_MAX = 1_000
+
 export function createAdmission(limiter: Limiter, remaining: RemainingLimits): Admission {
   // What matches a request is worked out once for each pair of key and model: no request looks at all policies.
-  const sets = new WeakMap<object, { policies: PolicySet; plans: Plans; memberPlans: WeakMap<object, Plans> }>()
+  const sets = new WeakMap<object, Remembered>()
   const keyLimits = new WeakMap<Entry<'api_keys'>, BucketLimit>()
 
   const setOf = (snapshot: Snapshot) => {
     const rows = snapshot.entries.rate_limit_policies
     let set = sets.get(rows)
     if (!set) {
-      set = { policies: compilePolicies(rows.values()), plans: new WeakMap(), memberPlans: new WeakMap() }
+      set = {
+        policies: compilePolicies(rows.values()),
+        plans: new WeakMap(),
+        spellings: new WeakMap(),
+        memberPlans: new WeakMap(),
+      }
       sets.set(rows, set)
     }
     return set
@@ -61,7 +79,7 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
   }
 
   const planOf = (snapshot: Snapshot, caller: CallerKey, model: ResolvedModel, alias: string): Plan => {
-    const { policies, plans } = setOf(snapshot)
+    const { policies, plans, spellings } = setOf(snapshot)
     const make = () => {
       const { entry } = model
       const isGroup = model.kind === 'group'
@@ -71,9 +89,22 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
         : policies.atAdmission({ ...subjectOf(caller), modelId: entry.id, modelName: alias, provider }, isGroup)
       return planned([keyLimitOf(caller), modelLimit(entry.id, entry.value.rate_limit)], matched)
     }
+    if (model.kind === 'group' || model.captured === undefined || !policies.readsModelName) {
+      return remembered(plans, caller, model.entry, make)
+    }
     // Of a pattern every spelling is a model name of its own: what matched one of them says nothing about the next.
-    const isPattern = model.kind === 'direct' && model.captured !== undefined
-    return isPattern && policies.readsModelName ? make() : remembered(plans, caller, model.entry, make)
+    let spelt = spellings.get(model.entry)
+    // Callers may spell as they like, so it must not pile up.
+    if (!spelt || spelt.size >= SPELLINGS_MAX) {
+      spelt = new Map()
+      spellings.set(model.entry, spelt)
+    }
+    let ofSpelling = spelt.get(alias)
+    if (!ofSpelling) {
+      ofSpelling = new WeakMap()
+      spelt.set(alias, ofSpelling)
+    }
+    return remembered(ofSpelling, caller, model.entry, make)
   }
 
   const memberPlanOf = (snapshot: Snapshot, caller: CallerKey, group: NonNullable<Route['group']>, member: Member): Plan => {

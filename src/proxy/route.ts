@@ -164,14 +164,15 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
 
   const compileGroup = (snapshot: Snapshot, entry: GroupEntry): CompiledGroup => {
     const { routing } = entry.value
-    const members: Member[] = []
+    const members = new Map<string, Member>()
     let unresolved: string | undefined
     for (const { model, weight = 1, priority = 0, tags = [] } of routing.targets) {
       const row = snapshot.models.get(model)
       if (!row || !isDirectEntry(row)) unresolved ??= model
       // A model that is named twice is one member: trying it again is what retries are for.
-      else if (!members.some(({ id }) => id === row.id)) {
-        members.push(
+      else if (!members.has(row.id)) {
+        members.set(
+          row.id,
           memberOf(row, {
             weight: Math.max(weight, 1),
             priority,
@@ -182,14 +183,14 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       }
     }
     // A target that names nothing is left out as long as another is there to answer.
-    if (members.length === 0) throw invalidRequest(`routing target "${printable(unresolved ?? '')}" does not resolve to a Model`)
+    if (members.size === 0) throw invalidRequest(`routing target "${printable(unresolved ?? '')}" does not resolve to a Model`)
     let memory = memories.get(entry.id)
     if (!memory) {
       memory = new Map()
       memories.set(entry.id, memory)
     }
     return {
-      plan: planGroup(routing.strategy ?? 'failover', members, {
+      plan: planGroup(routing.strategy ?? 'failover', [...members.values()], {
         maxFallbacks: routing.max_fallbacks,
         whenAllUnavailable: routing.when_all_unavailable ?? 'fail',
       }),
@@ -202,7 +203,7 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       },
       hashKey: compileHashKey(routing.hash_on),
       memory,
-      hasAccess: members.some(({ allows }) => allows !== undefined),
+      hasAccess: [...members.values()].some(({ allows }) => allows !== undefined),
     }
   }
 
