@@ -24,6 +24,9 @@ export class Deadline {
   }
 }
 
+/** Longest time that a timer of the runtime can be set to; a longer one would fire at once. */
+const TIMER_MS_MAX = 2_147_483_647
+
 class Queue {
   private head: Deadline | undefined
   private tail: Deadline | undefined
@@ -55,7 +58,7 @@ class Queue {
 
   private arm(ms: number): void {
     this.isArmed = true
-    setTimeout(() => this.fire(), Math.max(ms, 1)).unref()
+    setTimeout(() => this.fire(), Math.min(Math.max(ms, 1), TIMER_MS_MAX)).unref()
   }
 
   private fire(): void {
