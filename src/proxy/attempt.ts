@@ -13,6 +13,7 @@ import type { Question } from './question.ts'
 import { cutMessage, errorInside, rewriteAnswer, undecodable } from './rewrite-answer.ts'
 import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
 import type { Target } from './route.ts'
+import { addTemplated } from './upstream.ts'
 
 /** A larger answer is not held: it is relayed as it is (spec/README, row 2). */
 export const HELD_BYTES_MAX = 64 * 1024 * 1024
@@ -186,7 +187,7 @@ function outboundHeaders({ exchange, question, callerHeaders, callerKey }: Attem
   if (question.isStream) headers.accept = 'text/event-stream'
   if (upstream.templates.length > 0) {
     const { entry } = callerKey
-    const variables = {
+    addTemplated(headers, upstream, {
       'request.id': exchange.requestId,
       'request.api_key.id': entry.id,
       'request.api_key.name': entry.value.display_name,
@@ -196,11 +197,7 @@ function outboundHeaders({ exchange, question, callerHeaders, callerKey }: Attem
       'model.name': target.model,
       'provider_key.id': upstream.id,
       'provider_key.name': upstream.name,
-    }
-    for (const { name, render } of upstream.templates) {
-      const value = render(variables)
-      if (value !== undefined && (headers[name] === undefined || name === 'user-agent')) headers[name] = value
-    }
+    })
   }
   if (upstream.forwarded) {
     for (const [name, value] of upstream.forwarded(callerHeaders)) {

@@ -10,7 +10,7 @@ import type { Dial } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import { chatCompletions } from './endpoints/chat-completions.ts'
 import { cutMessage, rewriteAnswer } from './rewrite-answer.ts'
-import type { Upstream } from './upstream.ts'
+import { addTemplated, type Upstream } from './upstream.ts'
 
 /** The model that a check asks for, and where. */
 export type ProbeTarget = {
@@ -160,17 +160,13 @@ function healthUrls(base: string): string[] {
 function ownHeaders({ id, value }: DirectEntry, providerKey: Entry<'provider_keys'>, upstream: Upstream): Record<string, string> {
   const requestId = crypto.randomUUID()
   const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': requestId }
-  const variables = {
+  addTemplated(headers, upstream, {
     'request.id': requestId,
     'model.id': id,
     'model.name': value.display_name,
     'provider_key.id': providerKey.id,
     'provider_key.name': providerKey.value.display_name,
-  }
-  for (const { name, render } of upstream.templates) {
-    const rendered = render(variables)
-    if (rendered !== undefined && (headers[name] === undefined || name === 'user-agent')) headers[name] = rendered
-  }
+  })
   return headers
 }
 

@@ -98,6 +98,14 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
   }
 }
 
+/** Fills in the operator's header templates: a header with an empty variable is left out, and none replaces one of ours but the user agent. */
+export function addTemplated(headers: Record<string, string>, { templates }: Upstream, variables: HeaderVariables): void {
+  for (const { name, render } of templates) {
+    const value = render(variables)
+    if (value !== undefined && (headers[name] === undefined || name === 'user-agent')) headers[name] = value
+  }
+}
+
 const USER_AGENT = 'aisix/0.1'
 
 function tlsOptions(value: ProviderKey, { ca, cert, key, verify }: UpstreamTls): TlsOptions {
