@@ -188,7 +188,10 @@ const MEMBERS_OWN: ReadonlySet<ErrorName> = new Set([
 
 function mayGoOn(failure: GatewayError, { group }: Route): boolean {
   if (!group) return false
-  return failure.retry !== 'no' || MEMBERS_OWN.has(failure.kind) || isListed(failure, group)
+  const { retry, kind, upstreamStatus } = failure
+  // A redirect is a mistake in this member's address: asking it again is of no use, asking another is.
+  const isRedirect = upstreamStatus !== undefined && upstreamStatus >= 300 && upstreamStatus < 400
+  return retry !== 'no' || isRedirect || MEMBERS_OWN.has(kind) || isListed(failure, group)
 }
 
 /** Statuses that the group's operator wants to be tried again and elsewhere. */

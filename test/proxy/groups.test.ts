@@ -291,6 +291,7 @@ describe('failover', () => {
   test.each([
     ['500', failsWith(500)],
     ['503', failsWith(503)],
+    ['a redirect', ((_request, connection) => connection.send(302, '', { location: '/elsewhere' })) as typeof breaks],
     ['a broken connection', breaks],
     ['an answer that is none', ((_request, connection) => connection.send(200, 'nonsense')) as typeof breaks],
     ['an error inside a 200', ((_request, connection) => connection.json(200, { error: { message: 'no' } })) as typeof breaks],
