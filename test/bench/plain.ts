@@ -6,30 +6,37 @@
  *   bun test/bench/plain.ts EXECUTABLE --config FILE
  */
 import { YAML } from 'bun'
+import { z } from 'zod'
 
 const [executable, ...args] = process.argv.slice(2)
 const configPath = args[args.indexOf('--config') + 1]
 if (executable === undefined || configPath === undefined)
   throw new Error('usage: bun test/bench/plain.ts EXECUTABLE --config FILE')
-const config = YAML.parse(await Bun.file(configPath).text()) as { admin: { addr: string; admin_keys: string[] } }
+const Config = z.looseObject({ admin: z.looseObject({ addr: z.string(), admin_keys: z.array(z.string()) }) })
+const config = Config.parse(YAML.parse(await Bun.file(configPath).text()))
 
-type Row = { id: string; value: Record<string, unknown> }
+const Rows = z.array(z.looseObject({ id: z.string(), value: z.record(z.string(), z.unknown()) }))
 
-async function admin(method: string, path: string, document?: unknown): Promise<Row[]> {
+async function admin(method: string, path: string, document?: unknown): Promise<unknown> {
   const response = await fetch(`http://${config.admin.addr}/admin/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${config.admin.admin_keys[0]}`, 'content-type': 'application/json' },
     ...(document === undefined ? {} : { body: JSON.stringify(document) }),
   })
   if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`)
-  return (await response.json()) as Row[]
+  return await response.json()
+}
+
+/** The entries of a kind; none while the gateway is not there yet. */
+async function list(path: string) {
+  return Rows.parse(await admin('GET', path).catch(() => []))
 }
 
 async function takeOut(): Promise<void> {
   for (;;) {
     await Bun.sleep(50)
-    const keys = await admin('GET', '/apikeys').catch(() => [])
-    const models = await admin('GET', '/models').catch(() => [])
+    const keys = await list('/apikeys')
+    const models = await list('/models')
     const key = keys.find(({ value }) => value.rate_limit !== undefined)
     const group = models.find(({ value }) => value.routing !== undefined)
     const direct = models.find(({ value }) => value.display_name === 'bench')
