@@ -6,6 +6,11 @@ export type Form<T = unknown> = {
   /** What is said of a member that other forms have and this one does not; undefined where none has it. */
   foreignMember(member: string): string | undefined
   /**
+   * Members of other forms of which documents of this form have nothing but `null`: a document that gives one has another
+   * form, so nothing is said of them here.
+   */
+  absentMembers?: readonly string[]
+  /**
    * Those of them that say nothing about what the document is: a write that carries one is refused, but a stored document
    * is served without it. Any other makes a stored document of two forms, and which one was meant nobody knows.
    */

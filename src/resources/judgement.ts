@@ -28,9 +28,10 @@ export function sortOut<K extends Kind>(kind: K, document: Document): Sorted<K> 
   const sorted: Sorted<K> = { schema: form?.schema ?? schema, document: { ...document }, refused: [], isStranger: false }
   for (const member of Object.keys(document)) {
     const foreign = form?.foreignMember(member)
-    if (foreign === undefined && !unsupported.includes(member)) continue
+    const isAbsent = !isGiven(document, member)
+    if (foreign === undefined && !unsupported.includes(member) && !(isAbsent && form?.absentMembers?.includes(member))) continue
     delete sorted.document[member]
-    if (!isGiven(document, member)) continue
+    if (isAbsent) continue
     if (foreign === undefined) {
       sorted.refused.push({ member, message: unsupportedMember(kind, member), isDead: true })
       if (isVirtualModel(kind, member)) sorted.isStranger = true
@@ -49,7 +50,7 @@ export function parseSorted<K extends Kind>({
 }: Sorted<K>): { value: Resource[K] } | { problems: Problem[] } {
   const result = schema.safeParse(document, { error: wording })
   if (result.success) return { value: result.data }
-  const problems = result.error.issues.flatMap(unfold)
+  const problems = withoutRepetition(result.error.issues.flatMap(unfold))
   return { problems: isStranger ? problems.filter(({ message }) => message !== MISSING) : problems }
 }
 
@@ -71,6 +72,27 @@ function unfold(problem: Problem): Problem[] {
   const likely = others.reduce((best, each) => (unknownCount(each) < unknownCount(best) ? each : best), first)
   return likely.map(each => ({ ...each, path: [...problem.path, ...each.path] }))
 }
+
+/**
+ * Each sentence once a place. zod judges a whole number twice, as one that is exact and by its own bounds: where both say
+ * that it is too large or too small, the bound of the rule is what an operator should hear.
+ */
+function withoutRepetition(problems: readonly Problem[]): Problem[] {
+  const place = ({ path }: Problem) => JSON.stringify(path)
+  const bounded = new Set(problems.filter(each => isBound(each) && !isOfExactness(each)).map(each => place(each) + each.code))
+  const told = new Set<string>()
+  return problems.filter(problem => {
+    if (isOfExactness(problem) && bounded.has(place(problem) + problem.code)) return false
+    const sentence = place(problem) + problem.message
+    if (told.has(sentence)) return false
+    told.add(sentence)
+    return true
+  })
+}
+
+const isBound = ({ code }: Problem) => code === 'too_big' || code === 'too_small'
+const isOfExactness = (problem: Problem) =>
+  (problem.code === 'too_big' || problem.code === 'too_small') && problem.origin === 'int'
 
 function unknownCount(form: readonly Problem[]): number {
   return form.reduce(

@@ -19,6 +19,8 @@ export const PATTERN_BYTES_MAX = 256
 export const DEPTH_MAX = 3
 export const LEAVES_MAX = 16
 const VALUES_MAX = 64
+/** Callers are told the name, in a message where more is cut off. source: README of the contract, row 6 */
+const NAME_CHARACTERS_MAX = 256
 
 /** One comparison. */
 export const Leaf = z
@@ -112,7 +114,10 @@ export const Schedule = z
   })
 export type Schedule = z.output<typeof Schedule>
 
-const name = () => text().describe('Name of the policy, unique in this gateway; callers are told it when it refuses them.')
+const name = () =>
+  text()
+    .max(NAME_CHARACTERS_MAX)
+    .describe('Name of the policy, unique in this gateway; callers are told it when it refuses them.')
 const schedules = () => optional(z.array(Schedule)).describe('Windows of time in which the policy is suspended.')
 
 export const ClassicPolicy = z
@@ -194,21 +199,54 @@ export function isClassic(policy: RateLimitPolicy): policy is ClassicPolicy {
 const CLASSIC_MEMBERS: readonly string[] = ['scope', 'scope_ref', 'window', 'max_requests', 'max_tokens']
 const CONDITIONAL_MEMBERS: readonly string[] = ['limits', 'conditions', 'group_by', 'action']
 
-const mixed = (member: string) =>
-  `\`${member}\` belongs to the other form of policy: use either scope, scope_ref, window and max_requests or max_tokens, or limits with conditions and group_by`
+const given = (document: Readonly<Record<string, unknown>>, members: readonly string[]) =>
+  members.filter(member => isGiven(document, member))
+
+/**
+ * A document of neither form, or of both. It knows the members of both, so that a typo is told with the member that was
+ * meant, and judges none of them by its value: what is wrong first of all is the form.
+ */
+const UndecidedPolicy = z
+  .strictObject({
+    name: name(),
+    ...Object.fromEntries([...CLASSIC_MEMBERS, ...CONDITIONAL_MEMBERS].map(member => [member, z.unknown().optional()])),
+    schedules: schedules(),
+  })
+  .superRefine(
+    (document, context) => context.addIssue({ code: 'custom', message: formWanted(document) }),
+    // Also when other members are wrong: an operator should hear of everything at once.
+    { when: () => true },
+  )
+  .transform((): RateLimitPolicy => z.NEVER)
+
+function formWanted(document: Readonly<Record<string, unknown>>): string {
+  const [classic, conditional] = [given(document, CLASSIC_MEMBERS), given(document, CONDITIONAL_MEMBERS)]
+  if (classic.length === 0 && conditional.length === 0) {
+    return 'one of two forms is needed: either `scope`, `scope_ref` and `window` with `max_requests` or `max_tokens`, or `limits`, with `conditions` and `group_by` as needed'
+  }
+  return `the two forms of a policy exclude each other: leave out either ${listed(classic)} of the classic form or ${listed(conditional)} of the conditional one`
+}
+
+const listed = (members: readonly string[]) => members.map(member => `\`${member}\``).join(', ')
+
+const nothingForeign = () => undefined
 const classicForm: Form<RateLimitPolicy> = {
   schema: ClassicPolicy,
-  foreignMember: member => (CONDITIONAL_MEMBERS.includes(member) ? mixed(member) : undefined),
+  foreignMember: nothingForeign,
+  absentMembers: CONDITIONAL_MEMBERS,
   deadMembers: [],
 }
 const conditionalForm: Form<RateLimitPolicy> = {
   schema: ConditionalPolicy,
-  foreignMember: member => (CLASSIC_MEMBERS.includes(member) ? mixed(member) : undefined),
+  foreignMember: nothingForeign,
+  absentMembers: CLASSIC_MEMBERS,
   deadMembers: [],
 }
+const undecidedForm: Form<RateLimitPolicy> = { schema: UndecidedPolicy, foreignMember: nothingForeign, deadMembers: [] }
 
-/** The form that a document has more of; a document with members of both is refused by either. */
+/** The form that a document has members of; a document of neither or of both is refused as such. */
 export function formOfPolicy(document: Readonly<Record<string, unknown>>): Form<RateLimitPolicy> {
-  const given = (members: readonly string[]) => members.filter(member => isGiven(document, member)).length
-  return given(CONDITIONAL_MEMBERS) > given(CLASSIC_MEMBERS) ? conditionalForm : classicForm
+  const isClassicForm = given(document, CLASSIC_MEMBERS).length > 0
+  if (isClassicForm === given(document, CONDITIONAL_MEMBERS).length > 0) return undecidedForm
+  return isClassicForm ? classicForm : conditionalForm
 }

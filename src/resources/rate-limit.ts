@@ -1,7 +1,8 @@
 import { z } from 'zod'
 import { optional } from './fields.ts'
 
-const most = () => z.int().min(0).max(Number.MAX_SAFE_INTEGER)
+/** Bounded above by what a number holds exactly. */
+const most = () => z.int().min(0)
 
 /**
  * Limits that stand inside a key, a model or a policy. Windows are fixed ones of the wall clock in UTC, aligned to multiples

@@ -324,13 +324,15 @@ describe('rate-limit policies', () => {
   const cases: [string, Record<string, unknown>, string][] = [
     ['no name', policy({ name: undefined }), 'failed at /name: is required'],
     ['an empty name', policy({ name: '' }), 'failed at /name: must not be empty'],
-    ['neither form', { name: 'p' }, 'failed at /scope: is required'],
-    ['a limit in the classic form', classicPolicy({ limits: { rpm: 1 } }), '`limits` belongs to the other form of policy'],
+    ['a name of 257 characters', policy({ name: 'x'.repeat(257) }), 'failed at /name: must be at most 256 characters long'],
+    ['a long name in the classic form', classicPolicy({ name: 'x'.repeat(257) }), '/name: must be at most 256 characters long'],
     [
-      'a scope in the conditional form',
-      policy({ group_by: ['team'], scope: 'team' }),
-      '`scope` belongs to the other form of policy',
+      'a typo in the classic form',
+      classicPolicy({ max_token: 1 }),
+      'unknown field `max_token` (did you mean `max_tokens`?), expected one of `name`, `scope`, `scope_ref`, `window`, `max_requests`, `max_tokens`, `schedules`',
     ],
+    ['half a classic form', { name: 'p', max_requests: 1 }, 'failed at /scope: is required'],
+    ['half a conditional form', { name: 'p', group_by: ['team'] }, 'failed at /limits: is required'],
     [
       'another scope',
       classicPolicy({ scope: 'planet' }),
@@ -450,11 +452,63 @@ describe('rate-limit policies', () => {
     )
   })
 
-  test('members of both forms are told together and nothing is said to be missing that the other form has', async () => {
-    const message = await refusal('rate_limit_policies', classicPolicy({ limits: { rpm: 1 }, group_by: ['team'] }))
+  test('a name of 256 characters is accepted', async () => {
+    const admin = openAdmin()
+    for (const form of [policy, classicPolicy]) {
+      const { status } = await admin.call('POST', '/admin/v1/rate_limit_policies', form({ name: form.name.padEnd(256, 'x') }))
+      expect(status).toBe(200)
+    }
+  })
+
+  const wanted =
+    'schema validation failed at : one of two forms is needed: either `scope`, `scope_ref` and `window` with `max_requests` or `max_tokens`, or `limits`, with `conditions` and `group_by` as needed'
+  const known =
+    'expected one of `name`, `scope`, `scope_ref`, `window`, `max_requests`, `max_tokens`, `limits`, `conditions`, `group_by`, `action`, `schedules`'
+
+  test('of a document of neither form both are told, and nothing is said to be missing of either', async () => {
+    expect(await refusal('rate_limit_policies', { name: 'p' })).toBe(wanted)
+    expect(await refusal('rate_limit_policies', { name: 'p', scope: null, limits: null })).toBe(wanted)
+    expect((await refusal('rate_limit_policies', {})).split('; ')).toEqual([
+      'schema validation failed at /name: is required',
+      wanted,
+    ])
+  })
+
+  test.each([
+    ['limitz', 'limits'],
+    ['max_requets', 'max_requests'],
+    ['scope-ref', 'scope_ref'],
+    ['groupby', 'group_by'],
+  ])('the typo %s in a document of neither form is told with %s, whichever form has it', async (typo, meant) => {
+    const message = await refusal('rate_limit_policies', { name: 'p', [typo]: PASTED })
     expect(message.split('; ')).toEqual([
-      expect.stringMatching(/^`limits` belongs to the other form of policy: use either scope, scope_ref, window/),
-      expect.stringMatching(/^`group_by` belongs to the other form of policy/),
+      `schema validation failed at : unknown field \`${typo}\` (did you mean \`${meant}\`?), ${known}`,
+      wanted,
+    ])
+  })
+
+  const exclusion = (classic: string, conditional: string) =>
+    `schema validation failed at : the two forms of a policy exclude each other: leave out either ${classic} of the classic form or ${conditional} of the conditional one`
+  const mixed: [Record<string, unknown>, string][] = [
+    [policy({ max_requests: 1 }), exclusion('`max_requests`', '`limits`')],
+    [policy({ limits: PASTED, scope: { a: PASTED } }), exclusion('`scope`', '`limits`')],
+    [
+      classicPolicy({ limits: {}, group_by: [PASTED], max_tokens: null }),
+      exclusion('`scope`, `scope_ref`, `window`, `max_requests`', '`limits`, `group_by`'),
+    ],
+    [{ name: 'p', action: 'reject', window: 'day' }, exclusion('`window`', '`action`')],
+  ]
+  test.each(mixed)('of %j only that both forms are in it is told, with the members of each', async (document, expected) => {
+    expect(await refusal('rate_limit_policies', document)).toBe(expected)
+  })
+
+  test('beside two forms in one document what is wrong with the members of both is told', async () => {
+    const document = { ...policy({ max_requests: 1, windo: 'day', schedules: PASTED }), name: 5 }
+    expect((await refusal('rate_limit_policies', document)).split('; ')).toEqual([
+      `schema validation failed at : unknown field \`windo\` (did you mean \`window\`?), ${known}`,
+      'schema validation failed at /name: must be a string, not a number',
+      'schema validation failed at /schedules: must be an array, not a string',
+      exclusion('`max_requests`', '`limits`'),
     ])
   })
 
@@ -585,6 +639,19 @@ describe('messages', () => {
     const message = await refusal('models', model('pk', { 'a\u0000\n': 1, ['n'.repeat(1000)]: 2 }))
     expect(message).toContain('unknown field(s): `a\\u0000\\u000a`, ')
     expect(message).toContain(`, \`${'n'.repeat(255)}…\`, expected one of`)
+  })
+
+  test.each([
+    ['1e21', 'must be at most 9007199254740991'],
+    ['9007199254740992', 'must be at most 9007199254740991'],
+    ['-1e21', 'must be at least 0'],
+    ['-1', 'must be at least 0'],
+  ])('a number is told to be out of bounds once, by the bound of the rule: %s', async (number, expected) => {
+    const text = JSON.stringify(apiKey({ rate_limit: { rpm: 123 } })).replace('123', number)
+    expect(await refusal('apikeys', text)).toBe(`schema validation failed at /rate_limit/rpm: ${expected}`)
+    const narrow = JSON.stringify(model('pk', { timeout: 123 })).replace('123', number)
+    const bound = expected.replace('9007199254740991', '2147483647')
+    expect(await refusal('models', narrow)).toBe(`schema validation failed at /timeout: ${bound}`)
   })
 
   test('list twenty problems and count the rest', async () => {

@@ -23,8 +23,8 @@ describe('the form of a document', () => {
     ['models', { ...DIRECT, embedding: {}, ensemble: {} }, ['embedding', 'ensemble']],
     ['rate_limit_policies', CLASSIC, []],
     ['rate_limit_policies', CONDITIONAL, []],
-    ['rate_limit_policies', { ...CLASSIC, limits: {}, action: 'reject' }, ['limits', 'action']],
-    ['rate_limit_policies', { ...CONDITIONAL, group_by: [], conditions: [], window: 'day' }, ['window']],
+    ['rate_limit_policies', { ...CLASSIC, limits: null, action: null }, []],
+    ['rate_limit_policies', { ...CONDITIONAL, scope: null, window: null }, []],
   ]
   test.each(forms)('of %s: %j has no place for %j', (kind, document, expected) => {
     const before = structuredClone(document)
@@ -35,7 +35,8 @@ describe('the form of a document', () => {
 
   test('without members of other forms the rest is judged as if they had never been there', () => {
     expect(problemsOf('models', { ...GROUP, provider: 5, retries: 'x' })).toEqual([])
-    expect(problemsOf('rate_limit_policies', { ...CLASSIC, limits: 'x' })).toEqual([])
+    expect(problemsOf('rate_limit_policies', { ...CLASSIC, limits: null })).toEqual([])
+    expect(problemsOf('rate_limit_policies', { ...CONDITIONAL, scope: null, window: null })).toEqual([])
   })
 
   test('knobs are dead in a group, what makes a direct model is not', () => {
@@ -55,6 +56,37 @@ describe('the form of a document', () => {
 
   test('of a kind that this version does not have, only what is wrong is told and not what is missing', () => {
     expect(problemsOf('models', { display_name: 5, semantic: {} })).toEqual(['display_name: must be a string, not a number'])
+  })
+})
+
+describe('the form of a policy', () => {
+  const FORMS = [CLASSIC, CONDITIONAL].map(({ name, ...members }) => Object.keys(members))
+
+  test('is undecided with members of both forms, whichever has more of them: only that is told', () => {
+    const [classic = [], conditional = []] = FORMS
+    for (const one of classic) {
+      for (const other of conditional) {
+        for (const document of [
+          { name: 'p', [one]: 1, [other]: 1 },
+          { ...CLASSIC, [other]: 1 },
+          { ...CONDITIONAL, [one]: 1 },
+        ]) {
+          const problems = problemsOf('rate_limit_policies', document)
+          expect(problems).toEqual([expect.stringContaining('the two forms of a policy exclude each other')])
+          for (const member of Object.keys(document)) if (member !== 'name') expect(problems[0]).toContain(`\`${member}\``)
+        }
+      }
+    }
+  })
+
+  test('is undecided with members of neither form', () => {
+    expect(problemsOf('rate_limit_policies', { name: 'p', schedules: [] })).toEqual([
+      expect.stringMatching(/^: one of two forms is needed/),
+    ])
+  })
+
+  test.each([...new Set(FORMS.flat())])('is known by %s alone', member => {
+    expect(problemsOf('rate_limit_policies', { name: 'p', [member]: 1 }).join()).not.toContain('form')
   })
 })
 
@@ -82,6 +114,13 @@ describe('unions inside a document', () => {
 
   test('say which types may stand there where none of them does', () => {
     expect(of(null, [], 1)).toEqual([0, 1, 2].map(index => `conditions.${index}: must be an object`))
+  })
+
+  test('a sentence is told once of a place, and of each place', () => {
+    const huge = { ...CONDITIONAL, limits: { rpm: 1e21, tpm: 1e21 } }
+    expect(problemsOf('rate_limit_policies', huge)).toEqual(
+      ['rpm', 'tpm'].map(limit => `limits.${limit}: must be at most 9007199254740991`),
+    )
   })
 
   test('no message repeats what was given', () => {
