@@ -88,6 +88,10 @@ export class Exchange {
   member: ModelState | undefined
   /** What failures of that model mean. */
   memberRules: HealthRules | undefined
+  /** Keys of the buckets in which targets that failed the request have counted it: it counts there once. */
+  counted: Set<string> | undefined
+  /** An upstream has begun to answer a stream: what it used is charged, whether or not the caller stays. */
+  hasStreamed = false
   private memberLease: Lease | undefined
   firstByteAt: number | undefined
   settledAt: number | undefined
@@ -119,7 +123,16 @@ export class Exchange {
     this.memberLease = lease
   }
 
-  /** The target that was tried has failed, or the request is over. */
+  /** The target that was tried has failed, and another is to take the request. */
+  passOn(): void {
+    if (this.memberLease) {
+      this.counted ??= new Set()
+      this.memberLease.keysInto(this.counted)
+    }
+    this.leave()
+  }
+
+  /** The request is over for the target that was tried. */
   leave(): void {
     if (!this.member) return
     this.member.inFlight -= 1

@@ -58,6 +58,11 @@ export interface ModelState {
   readonly failures: number
   /** Average of successful attempts in milliseconds (EWMA, alpha 0.3); undefined before the first. */
   readonly latencyMs: number | undefined
+  /**
+   * What `least_latency` goes by: the average; nothing for a model that was never measured, which is tried first for that; and
+   * infinity for one that was tried without success a short while ago, which would otherwise be first for ever.
+   */
+  latencyForRouting(nowMs: number): number | undefined
   /** A request was answered: clears cooldown, failures and a failed check. */
   succeeded(): void
   /** Milliseconds of a successful attempt: until the whole answer, or the first event of a stream. */
@@ -66,6 +71,8 @@ export interface ModelState {
   failed(error: GatewayError, rules: HealthRules, nowMs: number): void
   /** A background check is over. It starts no cooldown and ends none. */
   checked(result: CheckResult, nowMs: number): void
+  /** A check is due, and waits or runs from now on: until it is over, an earlier verdict does not get any older. */
+  checkDue(nowMs: number): void
   /** The model is no longer checked: what checks said means nothing any more. */
   unchecked(): void
   /** For groups: a failed check weighs more than a cooldown, since a group tries models that are merely in cooldown. */
@@ -141,6 +148,9 @@ export function healthRules(model: DirectModel): HealthRules {
   return rules
 }
 
+/** How long a model that was never measured stays behind the others after a failure, milliseconds. */
+const TRIED_IN_VAIN_MS = 60_000
+
 /** Weight of the newest measurement. source: proxy-05 §3, `least_latency` */
 const LATENCY_ALPHA = 0.3
 
@@ -154,6 +164,9 @@ class State implements ModelState {
   /** When the check failed that speaks against the model; undefined when none does. */
   private checkFailedAt: number | undefined
   private checkFailedReason: StatusReason | undefined
+  /** When the check became due that is not over yet. */
+  private checkDueAt: number | undefined
+  private triedInVainAt = Number.NEGATIVE_INFINITY
   private lastCheckedAt: number | undefined
   private lastCheck: CheckResult | undefined
 
@@ -167,7 +180,14 @@ class State implements ModelState {
     this.latencyMs = this.latencyMs === undefined ? ms : LATENCY_ALPHA * ms + (1 - LATENCY_ALPHA) * this.latencyMs
   }
 
+  latencyForRouting(nowMs: number): number | undefined {
+    if (this.latencyMs !== undefined) return this.latencyMs
+    const isRecent = nowMs >= this.triedInVainAt && nowMs - this.triedInVainAt < TRIED_IN_VAIN_MS
+    return isRecent ? Number.POSITIVE_INFINITY : undefined
+  }
+
   failed(error: GatewayError, { cooldown }: HealthRules, nowMs: number): void {
+    if (error.kind !== 'client_disconnected') this.triedInVainAt = nowMs
     const failure = classify(error)
     if (!failure) return
     const { reason, status } = failure
@@ -190,7 +210,12 @@ class State implements ModelState {
     this.cooldownReason = reason
   }
 
+  checkDue(nowMs: number): void {
+    this.checkDueAt ??= nowMs
+  }
+
   checked(result: CheckResult, nowMs: number): void {
+    this.checkDueAt = undefined
     this.lastCheckedAt = nowMs
     this.lastCheck = result
     if (result.outcome === 'passed') this.checkFailedAt = undefined
@@ -201,6 +226,7 @@ class State implements ModelState {
   }
 
   unchecked(): void {
+    this.checkDueAt = undefined
     this.checkFailedAt = undefined
     this.lastCheckedAt = undefined
     this.lastCheck = undefined
@@ -231,7 +257,9 @@ class State implements ModelState {
   }
 
   private isUnhealthy({ staleAfterMs }: HealthRules, nowMs: number): boolean {
-    return staleAfterMs !== undefined && this.checkFailedAt !== undefined && nowMs - this.checkFailedAt <= staleAfterMs
+    if (staleAfterMs === undefined || this.checkFailedAt === undefined) return false
+    // Checks may have to wait for one another: a verdict whose successor is under way still holds.
+    return Math.min(nowMs, this.checkDueAt ?? nowMs) - this.checkFailedAt <= staleAfterMs
   }
 }
 

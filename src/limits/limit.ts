@@ -32,6 +32,8 @@ export interface Lease {
    * second time, or after `release`. A count that is no positive number adds nothing.
    */
   commit(tokens: number, nowMs: number): void
+  /** Adds the keys of the buckets in which the request is counted. */
+  keysInto(keys: Set<string>): void
   /** Gives the places back; requests stay counted. Does nothing the second time, or after `commit`. */
   release(): void
 }
@@ -59,8 +61,12 @@ export interface Limiter {
   /**
    * Lets a request into all of the buckets, or into none: then no counter has changed. Buckets are asked in the given order
    * and the first that refuses is told; one that is named twice must let it pass twice, and counts it once.
+   * in: keys of buckets in which this very request is counted already, by a target of a group that failed it: there it takes a
+   * place among those that run, and nothing else
    */
-  reserve(buckets: readonly BucketLimit[], nowMs: number): Lease | Refusal
+  reserve(buckets: readonly BucketLimit[], nowMs: number, counted?: ReadonlySet<string>): Lease | Refusal
+  /** Counts a refusal that the caller is told of. */
+  reject(refusal: Refusal): void
   /** Of a bucket that nothing was counted in: all zero. */
   standing(key: string, nowMs: number): Standing
   rejections(): Iterable<RejectionCount>

@@ -36,7 +36,7 @@ export function createLimiter(): Limiter {
   }
 
   return {
-    reserve(limits, nowMs) {
+    reserve(limits, nowMs, counted) {
       reservation++
       const entered: Bucket[] = []
       let opened = 0
@@ -53,20 +53,22 @@ export function createLimiter(): Limiter {
           bucket.turn(nowMs)
           entered.push(bucket)
         }
-        const exceeded = bucket.exceeded(limit.limits)
+        const exceeded = counted?.has(limit.key) ? bucket.crowded(limit.limits) : bucket.exceeded(limit.limits)
         if (exceeded !== undefined) {
-          const refusal = { scope: SCOPES[exceeded], retryAfterSecs: bucket.secsToEnd(exceeded, nowMs), limit }
-          countRejection(rejections, refusal)
           sweep(opened, nowMs)
-          return refusal
+          return { scope: SCOPES[exceeded], retryAfterSecs: bucket.secsToEnd(exceeded, nowMs), limit }
         }
       }
-      for (const bucket of entered) bucket.enter()
+      for (const bucket of entered) {
+        if (counted?.has(bucket.key)) bucket.inFlight++
+        else bucket.enter()
+      }
       places.taken += entered.length
       sweep(opened, nowMs)
       return new HeldPlaces(entered, places)
     },
 
+    reject: refusal => countRejection(rejections, refusal),
     standing: (key, nowMs) => (buckets.get(key) ?? new Bucket(key)).standing(nowMs),
     rejections: () => rejections.values(),
 
@@ -152,6 +154,11 @@ class Bucket {
     return undefined
   }
 
+  /** As `exceeded`, for a request that is counted here already. */
+  crowded({ concurrency }: Limits): LimitName | undefined {
+    return concurrency !== undefined && this.inFlight >= concurrency ? 'concurrency' : undefined
+  }
+
   enter(): void {
     this.inFlight++
     this.#rps++
@@ -232,6 +239,10 @@ class HeldPlaces implements Lease {
       for (const bucket of this.#buckets) bucket.addTokens(tokens, nowMs)
     }
     this.release()
+  }
+
+  keysInto(keys: Set<string>): void {
+    for (const { key } of this.#buckets ?? []) keys.add(key)
   }
 
   release(): void {

@@ -32,12 +32,15 @@ export class RemainingLimits {
     if (this.size > REMEMBERED_MAX) this.dropOldest()
   }
 
-  /** in: whether a key still exists: what is told of others would stay for ever */
-  list(isKnown: (apiKeyId: string) => boolean): Remaining[] {
+  /** in: whether a reading still means something; what is told of keys, limits and models that are gone would stay for ever */
+  list(isCurrent: (row: Remaining) => boolean): Remaining[] {
     for (const [apiKeyId, models] of this.rows) {
-      if (isKnown(apiKeyId)) continue
-      this.rows.delete(apiKeyId)
-      this.size -= models.size
+      for (const [model, row] of models) {
+        if (isCurrent(row)) continue
+        models.delete(model)
+        this.size -= 1
+      }
+      if (models.size === 0) this.rows.delete(apiKeyId)
     }
     return Array.from(this.rows.values()).flatMap(models => [...models.values()])
   }

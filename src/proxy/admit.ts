@@ -27,7 +27,10 @@ export type Admission = {
     group: NonNullable<Route['group']>,
     member: Member,
     nowMs: number,
+    counted: ReadonlySet<string> | undefined,
   ): { lease: Lease | undefined } | { refusal: Refusal }
+  /** Counts a refusal by a member that the caller is told of: no other member could answer. */
+  reject(refusal: Refusal): void
   /** `x-ratelimit-*` headers of an answer, from the key's own limits (proxy-01 §10), and the gauges that say the same. */
   describe(caller: CallerKey, model: ResolvedModel, headers: Record<string, string>, nowMs: number): void
 }
@@ -132,11 +135,15 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
   return {
     admit(snapshot, caller, model, alias, nowMs) {
       const outcome = enter(limiter, planOf(snapshot, caller, model, alias), nowMs)
-      if (outcome && 'scope' in outcome) throw rateLimited(outcome)
+      if (outcome && 'scope' in outcome) {
+        limiter.reject(outcome)
+        throw rateLimited(outcome)
+      }
       return outcome
     },
-    admitMember(snapshot, caller, group, member, nowMs) {
-      const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs)
+    reject: limiter.reject,
+    admitMember(snapshot, caller, group, member, nowMs, counted) {
+      const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs, counted)
       return outcome && 'scope' in outcome ? { refusal: outcome } : { lease: outcome }
     },
     describe(caller, model, headers, nowMs) {
@@ -205,12 +212,17 @@ function planned(own: readonly (BucketLimit | undefined)[], matched: readonly Ma
   }
 }
 
-function enter(limiter: Limiter, { always, scheduled }: Plan, nowMs: number): Lease | Refusal | undefined {
+function enter(
+  limiter: Limiter,
+  { always, scheduled }: Plan,
+  nowMs: number,
+  counted?: ReadonlySet<string>,
+): Lease | Refusal | undefined {
   let buckets = always
   if (scheduled.length > 0) {
     buckets = [...always, ...scheduled.filter(({ isSuspended }) => !isSuspended?.(nowMs)).map(({ limit }) => limit)]
   }
-  return buckets.length === 0 ? undefined : limiter.reserve(buckets, nowMs)
+  return buckets.length === 0 ? undefined : limiter.reserve(buckets, nowMs, counted)
 }
 
 const MESSAGES: Record<Refusal['scope'], string> = {

@@ -33,7 +33,7 @@ type Env = { Bindings: { exchange: Exchange; server: AddressSource | undefined }
 /** The listener that callers reach: opens an exchange for each request and hands it to its endpoint. */
 export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const { config, store, lifecycle, clock } = gateway
-  const router = createRouter(config.upstream, tls, gateway.modelHealth)
+  const router = createRouter(config.upstream, tls, gateway.modelHealth, clock.now)
   const proxy: ProxyState = {
     gateway,
     router,

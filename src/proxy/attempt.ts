@@ -249,8 +249,11 @@ async function failedAnswer(input: AttemptInput, target: Target, response: Respo
   )
 }
 
+/** Longest time that a header may tell: what is longer means the same to anybody who waits. */
+const SECONDS_MAX = 999_999_999
+
 export function wholeSeconds(header: string | null): number | undefined {
-  return header !== null && /^\d{1,9}$/.test(header.trim()) ? Number(header.trim()) : undefined
+  return header !== null && /^\d+$/.test(header.trim()) ? Math.min(Number(header.trim()), SECONDS_MAX) : undefined
 }
 
 function parsed(text: string): unknown {
@@ -261,12 +264,16 @@ function parsed(text: string): unknown {
   }
 }
 
-/** The beginning of a body as text; what follows is left unread. */
+/** Milliseconds that the words of a failed answer may take: its status says enough, and others may be there to answer. */
+const WORDS_MS = 1_000
+
+/** The beginning of a body as text; what follows, or does not come in time, is left unread. */
 async function readSome(response: Response, max: number): Promise<string> {
   const reader = response.body?.getReader()
   if (!reader) return ''
   const pieces: Uint8Array[] = []
   let length = 0
+  const deadline = startDeadline(WORDS_MS, { onDeadline: () => reader.cancel().catch(() => {}) })
   try {
     while (length < max) {
       const { done, value } = await reader.read()
@@ -277,6 +284,8 @@ async function readSome(response: Response, max: number): Promise<string> {
     if (length >= max) reader.cancel().catch(() => {})
   } catch {
     // What has come is enough to tell.
+  } finally {
+    deadline.cancel()
   }
   return Buffer.concat(pieces).subarray(0, max).toString('utf8')
 }
@@ -332,6 +341,7 @@ async function openStream(
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
   exchange.member?.measured(record.firstEventMs)
+  exchange.hasStreamed = true
   return { kind: 'stream', stream }
 }
 

@@ -51,6 +51,8 @@ export function errorCode(error: unknown): string {
  */
 export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: DialerOptions): Dial {
   const origins = new Map<string, Origin>()
+  // Half of the time is left for the connection that finds out.
+  const waitMs = Math.floor(connectTimeoutMs / 2)
   const through = proxy === undefined ? undefined : proxyEndpoint(proxy)
   const originOf = (name: string): Origin => {
     let origin = origins.get(name)
@@ -70,7 +72,7 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
   /** `fetch` has no time limit for connecting: when no answer has come, one connection tells a slow answer from no host. */
   const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number) => {
     if (origin.aliveAt >= startedAt) return
-    origin.probe ??= canConnect(through ?? request, connectTimeoutMs).finally(() => {
+    origin.probe ??= canConnect(through ?? request, connectTimeoutMs - waitMs).finally(() => {
       origin.probe = undefined
     })
     if (await origin.probe) origin.aliveAt = monotonic()
@@ -88,9 +90,7 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     const origin = originOf(request.origin)
     const startedAt = monotonic()
     const watch =
-      connectTimeoutMs > 0
-        ? startDeadline(connectTimeoutMs, { onDeadline: () => watchConnect(request, origin, startedAt) })
-        : undefined
+      connectTimeoutMs > 0 ? startDeadline(waitMs, { onDeadline: () => watchConnect(request, origin, startedAt) }) : undefined
     const init: FetchInit = {
       method: request.method ?? 'POST',
       headers: request.headers,

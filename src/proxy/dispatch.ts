@@ -1,5 +1,6 @@
 import { clientGone, type ErrorName, GatewayError, toGatewayError } from '../errors.ts'
 import { openAttempt } from '../exchange.ts'
+import type { Refusal } from '../limits/limit.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import { type Admission, targetRateLimited } from './admit.ts'
 import { type Answer, type AttemptInput, attempt } from './attempt.ts'
@@ -44,16 +45,17 @@ export function backoffMs(k: number, retryAfterSecs: number | undefined, random:
 export function dispatch(input: DispatchInput): Promise<Answer> {
   // The usual request is answered by the candidate that it is sent to first: what else there may be to do costs it nothing.
   const entered = enter(input, 0)
-  if (entered.failure) return goOn(input, 0, undefined, entered.failure)
-  const { target } = entered
-  return attempt(input, target, 'initial').catch(error => goOn(input, 0, target, toGatewayError(error)))
+  if (entered.failure) return goOn(input, entered, entered.failure)
+  return attempt(input, entered.target, 'initial').catch(error => goOn(input, entered, toGatewayError(error)))
 }
 
+/** What became of sending the request to a candidate: a target to call, or why there is none. */
+type Entered =
+  | { target: Target; failure?: undefined; refusal?: undefined }
+  | { target?: undefined; failure: GatewayError; refusal: Refusal | undefined }
+
 /** Sends the request to a candidate: its own limits let it in, and from then on it counts among what is under way there. */
-function enter(
-  input: DispatchInput,
-  index: number,
-): { target: Target; failure?: undefined } | { failure: GatewayError; target?: undefined } {
+function enter(input: DispatchInput, index: number): Entered {
   const { route, exchange, admission, snapshot, callerKey } = input
   const member = route.candidates[index]
   if (!member) throw new Error('a route without candidates')
@@ -61,49 +63,56 @@ function enter(
   try {
     target = route.aim(member)
   } catch (error) {
-    return { failure: toGatewayError(error) }
+    const failure = toGatewayError(error)
+    speakOf(input, member, undefined)
+    recordUncalled(input, member, failure.kind)
+    return { failure, refusal: undefined }
   }
-  speakOf(input, target)
+  speakOf(input, member, target)
   if (!route.group) {
     exchange.enter(member.state, member.rules, undefined)
     return { target }
   }
-  const entered = admission.admitMember(snapshot, callerKey, route.group, member, input.now())
+  const entered = admission.admitMember(snapshot, callerKey, route.group, member, input.now(), exchange.counted)
   if ('refusal' in entered) {
     const { refusal } = entered
-    const kind = exchange.attempts.length === 0 ? 'initial' : 'fallback'
-    const record = openAttempt(exchange, kind, member.id, member.alias, input.monotonic())
-    record.errorKind = 'rate_limit_exceeded'
-    record.endedAt = record.startedAt
-    return { failure: targetRateLimited(member.alias, refusal, refusal.retryAfterSecs ?? PLACE_RETRY_SECS) }
+    recordUncalled(input, member, 'rate_limit_exceeded')
+    return { failure: targetRateLimited(member.alias, refusal, refusal.retryAfterSecs ?? PLACE_RETRY_SECS), refusal }
   }
   exchange.enter(member.state, member.rules, entered.lease)
   return { target }
 }
 
+/** The record of a candidate that was not called at all (proxy-05 §8). */
+function recordUncalled({ exchange, monotonic }: DispatchInput, { id, alias }: Member, errorKind: string): void {
+  const record = openAttempt(exchange, exchange.attempts.length === 0 ? 'initial' : 'fallback', id, alias, monotonic())
+  record.errorKind = errorKind
+  record.endedAt = record.startedAt
+}
+
 /**
  * What follows a failure: another try at the same target while it has retries left, or the next candidate.
- * in: `target` undefined where the candidate could not be called at all
+ * in: what became of the first candidate, and how it failed
  */
-async function goOn(
-  input: DispatchInput,
-  firstIndex: number,
-  firstTarget: Target | undefined,
-  firstFailure: GatewayError,
-): Promise<Answer> {
-  const { route, exchange, caller, random, isCommitted } = input
-  let index = firstIndex
-  let target = firstTarget
+async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayError): Promise<Answer> {
+  const { route, exchange, caller, random, isCommitted, admission } = input
+  let index = 0
+  let entered = first
   let failure = firstFailure
+  /** Tries at this target, and calls of any. */
   let tried = 1
+  let calls = 0
   let soonestSecs = Number.POSITIVE_INFINITY
   for (;;) {
     const member = route.candidates[index]
     if (!member) throw new Error('a candidate that is not on the route')
-    if (target) member.state.failed(failure, member.rules, input.now())
-    else soonestSecs = Math.min(soonestSecs, failure.retryAfterSecs ?? Number.POSITIVE_INFINITY)
+    const { target, refusal } = entered
+    if (target) {
+      calls += 1
+      member.state.failed(failure, member.rules, input.now())
+    } else soonestSecs = Math.min(soonestSecs, failure.retryAfterSecs ?? Number.POSITIVE_INFINITY)
     // A member that had no room was not asked: whoever is told of it alone may well ask again by itself.
-    failure.wasRetried = exchange.attempts.length > 1 && !isFull(failure)
+    failure.wasRetried = calls > 1 && !isFull(failure)
     const isOver = caller.isGone || isCommitted()
     const hasNext = index + 1 < route.candidates.length
     if (!isOver && target && tried <= retriesOf(input, member, hasNext) && mayRetry(failure, member, route)) {
@@ -119,19 +128,21 @@ async function goOn(
       }
       continue
     }
-    if (isOver || !hasNext || !mayGoOn(failure, route)) return giveUp(input, everyTargetIsFull(failure, soonestSecs))
+    if (isOver || !hasNext || !mayGoOn(failure, route)) {
+      if (refusal) admission.reject(refusal)
+      return giveUp(input, everyTargetIsFull(failure, soonestSecs))
+    }
     logAttempt(input.log, exchange, failure, 'fallback')
-    exchange.leave()
+    exchange.passOn()
     index += 1
     tried = 1
-    const entered = enter(input, index)
-    target = entered.target
+    entered = enter(input, index)
     if (entered.failure) {
       failure = entered.failure
       continue
     }
     try {
-      return await attempt(input, entered.target, exchange.attempts.length === 0 ? 'initial' : 'fallback')
+      return await attempt(input, entered.target, 'fallback')
     } catch (next) {
       failure = toGatewayError(next)
     }
@@ -155,14 +166,14 @@ function isFull({ kind }: GatewayError): boolean {
 }
 
 /** The exchange speaks of the target that was tried last. */
-function speakOf({ exchange }: DispatchInput, target: Target): void {
-  exchange.provider = target.provider
-  exchange.model = target.model
-  exchange.modelId = target.modelId
-  exchange.upstreamModel = target.upstreamModel
-  exchange.providerKeyId = target.upstream.id
-  exchange.providerKeyName = target.upstream.name
-  exchange.upstreamOrigin = target.upstream.origin
+function speakOf({ exchange }: DispatchInput, { id, alias, entry }: Member, target: Target | undefined): void {
+  exchange.provider = entry.value.provider
+  exchange.model = alias
+  exchange.modelId = id
+  exchange.upstreamModel = target?.upstreamModel ?? entry.value.model_name
+  exchange.providerKeyId = entry.value.provider_key_id
+  exchange.providerKeyName = target?.upstream.name
+  exchange.upstreamOrigin = target?.upstream.origin
 }
 
 /** proxy-02 §7: where another candidate follows, it is tried rather than the same one again, unless somebody asked for retries. */

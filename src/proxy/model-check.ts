@@ -11,6 +11,8 @@ import type { Upstream } from './upstream.ts'
 
 /** source: proxy-05 §5 */
 const AT_ONCE_MAX = 4
+/** From one warning that checks are late to the next. */
+const LATE_WARNING_MS = 60_000
 
 export type ModelCheckerOptions = {
   store: Pick<Store, 'snapshot' | 'holds'>
@@ -58,6 +60,7 @@ export function createModelChecker(options: ModelCheckerOptions): ModelChecker {
   const running = new Set<Promise<void>>()
   let seen: { models: Snapshot['entries']['models']; providerKeys: Snapshot['providerKeys'] } | undefined
   let isStopped = false
+  let lateWarnedAt = Number.NEGATIVE_INFINITY
 
   const drop = (model: Checked) => {
     waiting.delete(model)
@@ -154,6 +157,22 @@ export function createModelChecker(options: ModelCheckerOptions): ModelChecker {
     else log.info('model is healthy again', fields)
   }
 
+  /** With many hung servers four checks at once are few: then marks are older than their intervals promise. */
+  const warnIfLate = (nowMs: number) => {
+    for (const { entry, check, startedAt } of waiting) {
+      // In the order in which they became due: the first has waited longest.
+      if (startedAt === undefined || nowMs < startedAt + 2 * check.interval_seconds * 1_000) return
+      if (nowMs < lateWarnedAt + LATE_WARNING_MS && nowMs >= lateWarnedAt) return
+      lateWarnedAt = nowMs
+      log.warn('background checks are late: lower timeout_seconds or raise interval_seconds', {
+        model: entry.value.display_name,
+        waiting: waiting.size,
+        since_last_check_secs: Math.round((nowMs - startedAt) / 1_000),
+      })
+      return
+    }
+  }
+
   const logMistake = ({ entry }: Checked, error: unknown) => {
     const { message } = toGatewayError(error)
     log.error('a check could not be made', { model: entry.value.display_name, error: message, ...causeOf(error) })
@@ -163,8 +182,13 @@ export function createModelChecker(options: ModelCheckerOptions): ModelChecker {
     tick(nowMs) {
       if (isStopped) return
       reconcile(store.snapshot)
-      for (const model of all.values()) if (!model.running && isDue(model, nowMs)) waiting.add(model)
+      for (const model of all.values()) {
+        if (model.running || waiting.has(model) || !isDue(model, nowMs)) continue
+        waiting.add(model)
+        modelHealth.of(model.entry.id).checkDue(nowMs)
+      }
       startWaiting()
+      warnIfLate(nowMs)
     },
     async stop() {
       isStopped = true

@@ -19,6 +19,9 @@ export type ResolvedModel =
     }
   | { kind: 'group'; entry: GroupEntry }
 
+/** UTF-16 units of a name that a pattern may match. */
+const SPELLING_LENGTH_MAX = 512
+
 /** The row that an alias stands for: the exact one, else the longest pattern that matches (proxy-01 §2). */
 export function findModel(snapshot: Snapshot, alias: string): ResolvedModel | undefined {
   const exact = snapshot.models.get(alias)
@@ -26,6 +29,8 @@ export function findModel(snapshot: Snapshot, alias: string): ResolvedModel | un
     if (isGroupEntry(exact)) return { kind: 'group', entry: exact }
     if (isDirectEntry(exact)) return { kind: 'direct', entry: exact, captured: undefined }
   }
+  // Only what patterns match is the caller's own spelling: no model name is long, and policies run regular expressions over it.
+  if (alias.length > SPELLING_LENGTH_MAX) return undefined
   const found = snapshot.wildcards.match(alias)
   return found && { kind: 'direct', entry: found.model, captured: found.captured }
 }

@@ -5,7 +5,7 @@ import { type HealthRules, healthRules, type ModelHealth, type ModelState } from
 import type { ModelGroup } from '../resources/model.ts'
 import { compileHashKey } from '../routing/hash-key.ts'
 import { type Group, type GroupMemory, orderCandidates, planGroup } from '../routing/order.ts'
-import type { Candidate, Measures } from '../routing/strategy.ts'
+import type { Candidate, Measures, TierMemory } from '../routing/strategy.ts'
 import { cleanTags, selectByTags } from '../routing/tags.ts'
 import { type CallerKey, type DirectEntry, type GroupEntry, isDirectEntry, type Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
@@ -52,6 +52,8 @@ export type Route = {
    * throws: invalid_upstream_config, provider_unavailable, invalid_upstream_credentials
    */
   aim(candidate: Member): Target
+  /** The request is refused after all: as if it had not been routed. Only before anything else is routed. */
+  takeBack(): void
 }
 
 /** What strategies may look at in a request. */
@@ -81,7 +83,7 @@ type CompiledGroup = {
 /** Seconds after which a caller may ask again while background checks fail for all members (proxy-05 §5). */
 const ALL_DOWN_RETRY_SECS = 30
 
-export function createRouter(config: Config['upstream'], tls: UpstreamTls, health: ModelHealth): Router {
+export function createRouter(config: Config['upstream'], tls: UpstreamTls, health: ModelHealth, now: () => number): Router {
   // Keyed by immutable rows: a changed document is another row, and is compiled at its next use.
   const upstreams = new WeakMap<Entry<'provider_keys'>, Compiled>()
   const direct = new WeakMap<DirectEntry, Member>()
@@ -91,10 +93,10 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
   const memories = new Map<string, GroupMemory>()
   const measures: Measures = {
     inFlight: id => health.of(id).inFlight,
-    latencyMs: id => health.of(id).latencyMs,
+    latencyMs: id => health.of(id).latencyForRouting(now()),
   }
 
-  const upstreamOf = (entry: Entry<'provider_keys'>): Upstream => {
+  const compile = (entry: Entry<'provider_keys'>): Compiled => {
     let known = upstreams.get(entry)
     if (!known) {
       try {
@@ -105,6 +107,11 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       }
       upstreams.set(entry, known)
     }
+    return known
+  }
+
+  const upstreamOf = (entry: Entry<'provider_keys'>): Upstream => {
+    const known = compile(entry)
     if ('problem' in known) {
       const { kind, message, cause } = known.problem
       throw new GatewayError(kind, message, { cause })
@@ -133,6 +140,12 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
     }
     member.aimed = { providerKey, target }
     return target
+  }
+
+  /** Whether `aim` would give a target. */
+  const isUsable = (snapshot: Snapshot, { entry, aimed }: Member): boolean => {
+    const providerKey = snapshot.providerKeys.get(entry.value.provider_key_id)
+    return providerKey !== undefined && (aimed?.providerKey === providerKey || 'upstream' in compile(providerKey))
   }
 
   const memberOf = (entry: DirectEntry, more: Pick<Member, 'weight' | 'priority' | 'tags' | 'retries'>): Member => ({
@@ -213,11 +226,13 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       if (model.kind === 'group') {
         const group = groupOf(snapshot, model.entry)
         const { plan, route } = group
+        const ordered: TierMemory[] | undefined = plan.strategy.takeBack && []
         const candidates = orderCandidates(plan, eligible(group, asker), {
           memory: group.memory,
           hashKey: plan.strategy.usesHashKey ? hashKey(group, asker) : '',
           measures,
-          availability: ({ state, rules }) => state.availability(rules, nowMs),
+          availability: member => (isUsable(snapshot, member) ? member.state.availability(member.rules, nowMs) : 'unusable'),
+          ...(ordered && { ordered }),
         })
         if (!candidates) {
           throw new GatewayError(
@@ -226,7 +241,14 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
             { retryAfterSecs: ALL_DOWN_RETRY_SECS },
           )
         }
-        return { candidates, group: route, aim: member => aim(snapshot, member, route.entry.value) }
+        return {
+          candidates,
+          group: route,
+          aim: member => aim(snapshot, member, route.entry.value),
+          takeBack: () => {
+            for (const memory of ordered ?? []) plan.strategy.takeBack?.(memory)
+          },
+        }
       }
       const { entry, captured } = model
       let member = direct.get(entry)
@@ -235,7 +257,7 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
         direct.set(entry, member)
       }
       const target = filledIn(aim(snapshot, member, undefined), captured)
-      return { candidates: [member], group: undefined, aim: () => target }
+      return { candidates: [member], group: undefined, aim: () => target, takeBack: () => {} }
     },
   }
 }

@@ -36,7 +36,13 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   else exchange.group = model.entry.value.display_name
   const now = clock.now()
   const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
-  exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
+  try {
+    exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
+  } catch (error) {
+    // Whoever is refused takes no turn from those who are served.
+    route.takeBack()
+    throw error
+  }
   const caller = new Caller(request.signal)
   let isCommitted = false
   const answering = dispatch({

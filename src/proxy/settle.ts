@@ -13,8 +13,8 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   gateway.lifecycle.inFlight -= 1
   const { attempt } = exchange
   if (attempt && exchange.isStream) attempt.endedAt = exchange.settledAt
-  // A failed request has no tokens; one that was cut has those that came until then.
-  if (exchange.status < 400 || exchange.status === 499 || exchange.firstByteAt !== undefined) exchange.fillUsage()
+  // A failed request has no tokens; a stream that was cut has its prompt and what came until then (proxy-01 §11).
+  if (exchange.status < 400 || exchange.hasStreamed) exchange.fillUsage()
   else exchange.usage = undefined
   noteHealth(gateway, exchange)
   exchange.release(gateway.clock.now())
@@ -64,11 +64,11 @@ function fallbacks({ attempts }: Exchange): number {
 }
 
 /** What an answer that had begun says of its upstream; tries that failed before it have been noted where they failed. */
-function noteHealth({ clock }: Gateway, { member, memberRules, error, status, firstByteAt }: Exchange): void {
-  if (!member || !memberRules) return
-  if (error !== undefined && status !== 499) member.failed(error, memberRules, clock.now())
-  // A caller who left in the middle of an answer got what there was until then.
-  else if (status !== 499 || firstByteAt !== undefined) member.succeeded()
+function noteHealth({ clock }: Gateway, { member, memberRules, error, status }: Exchange): void {
+  // A caller who left says nothing of the server: it may have left because the server hung.
+  if (!member || !memberRules || status === 499) return
+  if (error === undefined) member.succeeded()
+  else member.failed(error, memberRules, clock.now())
 }
 
 /** The cause of an error, which callers are never told, under the request id. */

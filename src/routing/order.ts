@@ -16,6 +16,9 @@ export type Group<C extends Candidate> = {
   whenAllUnavailable: 'fail' | 'try_anyway'
 }
 
+/** `unusable`: the configuration does not allow a call at all, which no time mends. */
+export type Availability = 'healthy' | 'cooldown' | 'unhealthy' | 'unusable'
+
 /** What a group remembers between requests, by the priority of the tier. Belongs to the group's id, and outlives `Group`. */
 export type GroupMemory = Map<number, TierMemory>
 
@@ -49,7 +52,9 @@ export function orderCandidates<C extends Candidate>(
     memory: GroupMemory
     hashKey: string
     measures: Measures
-    availability(candidate: C): 'healthy' | 'cooldown' | 'unhealthy'
+    availability(candidate: C): Availability
+    /** Takes in the memories of the tiers that were ordered, for `takeBack`. */
+    ordered?: TierMemory[]
   },
 ): C[] | undefined {
   const { strategy, maxFallbacks } = group
@@ -65,9 +70,10 @@ export function orderCandidates<C extends Candidate>(
 function orderTiers<C extends Candidate>(
   { strategy, members, tiers }: Group<C>,
   eligible: readonly C[],
-  { memory, hashKey, measures }: { memory: GroupMemory; hashKey: string; measures: Measures },
+  context: { memory: GroupMemory; hashKey: string; measures: Measures; ordered?: TierMemory[] },
   enough: number,
 ): C[] {
+  const { memory, hashKey, measures } = context
   const isWhole = eligible === members
   const eligibleOf = isWhole || tiers.length === 1 ? undefined : Map.groupBy(eligible, member => member.priority)
   let ordered: C[] | undefined
@@ -75,7 +81,9 @@ function orderTiers<C extends Candidate>(
     const priority = tier[0]?.priority ?? 0
     const candidates = isWhole ? tier : eligibleOf === undefined ? eligible : eligibleOf.get(priority)
     if (candidates === undefined) continue
-    const part = strategy.order({ candidates, tier, memory: memoryOf(memory, priority), hashKey, measures })
+    const ofTier = memoryOf(memory, priority)
+    const part = strategy.order({ candidates, tier, memory: ofTier, hashKey, measures })
+    context.ordered?.push(ofTier)
     if (ordered === undefined) ordered = part
     else for (const candidate of part) ordered.push(candidate)
     if (ordered.length >= enough) break
@@ -96,13 +104,14 @@ function memoryOf(memory: GroupMemory, priority: number): TierMemory {
   return known
 }
 
-/** The healthy ones, else those merely in cooldown, else undefined; `ordered` itself where all are healthy. */
-function keepAvailable<C extends Candidate>(
-  ordered: C[],
-  availability: (candidate: C) => 'healthy' | 'cooldown' | 'unhealthy',
-): C[] | undefined {
+/**
+ * The healthy ones, else those merely in cooldown, else undefined; `ordered` itself where all are healthy, or where none can
+ * be called at all: whoever calls them hears why.
+ */
+function keepAvailable<C extends Candidate>(ordered: C[], availability: (candidate: C) => Availability): C[] | undefined {
   let healthy: C[] | undefined // undefined while all were
   const coolingDown: C[] = []
+  let isAnyUnhealthy = false
   for (const [at, candidate] of ordered.entries()) {
     const state = availability(candidate)
     if (state === 'healthy') {
@@ -111,10 +120,12 @@ function keepAvailable<C extends Candidate>(
     }
     healthy ??= ordered.slice(0, at)
     if (state === 'cooldown') coolingDown.push(candidate)
+    else if (state === 'unhealthy') isAnyUnhealthy = true
   }
   if (healthy === undefined) return ordered
   if (healthy.length > 0) return healthy
-  return coolingDown.length > 0 ? coolingDown : undefined
+  if (coolingDown.length > 0) return coolingDown
+  return isAnyUnhealthy ? undefined : ordered
 }
 
 function cut(candidates: unknown[], most: number): void {

@@ -6,6 +6,8 @@ export type RunningWeights = {
   tier: readonly Candidate[]
   /** Running value of each member by its id. */
   values: Map<string, number>
+  /** What the last pick did to the values. */
+  last: { candidates: readonly Candidate[]; chosen: string; total: number } | undefined
 }
 
 /**
@@ -21,7 +23,7 @@ export const roundRobin: Strategy = {
   order({ candidates, tier, memory }) {
     let running = memory.roundRobin
     if (running === undefined || !isSameTier(running.tier, tier)) {
-      running = { tier, values: new Map() }
+      running = { tier, values: new Map(), last: undefined }
       memory.roundRobin = running
     }
     running.tier = tier // next time the arrays are one, and need no comparison
@@ -44,6 +46,14 @@ export const roundRobin: Strategy = {
     }
     // Looked up again: a model that is declared twice has one running value, which may have grown since.
     if (at > 0) values.set(chosen, (values.get(chosen) ?? 0) - total)
+    running.last = { candidates, chosen, total }
     return place === 0 ? candidates.slice() : candidates.slice(place).concat(candidates.slice(0, place))
+  },
+  takeBack({ roundRobin: running }) {
+    if (running?.last === undefined) return
+    const { values, last } = running
+    for (const { id, weight } of last.candidates) values.set(id, (values.get(id) ?? 0) - weight)
+    values.set(last.chosen, (values.get(last.chosen) ?? 0) + last.total)
+    running.last = undefined
   },
 }

@@ -43,6 +43,8 @@ export type TierMemory = { roundRobin?: RunningWeights; ring?: Ring }
 export type Strategy = {
   /** All of `candidates`, the one to try first in front, in an array of its own. */
   order<C extends Candidate>(input: StrategyInput<C>): C[]
+  /** Undoes the last `order` of a tier, for a request that was refused afterwards: called before any other `order`. */
+  takeBack?(memory: TierMemory): void
   /** True where `max_fallbacks` cuts the order before members that are down are taken out (proxy-05 §2). */
   cutsFirst: boolean
   /** True where `hashKey` is looked at: it costs a look into headers. */

@@ -1,13 +1,17 @@
 import type { Limiter } from '../limits/limit.ts'
-import type { RemainingLimits } from '../limits/remaining.ts'
+import type { Remaining, RemainingLimits } from '../limits/remaining.ts'
 import type { Snapshot } from '../store/snapshot.ts'
 import { renderFamilies, type Sample } from './metrics.ts'
 
 /** The `aisix_ratelimit_*` families, rendered. source: proxy-06 §7 */
-export function limitMetrics(limiter: Limiter, remaining: RemainingLimits, { entries }: Snapshot): string {
+export function limitMetrics(limiter: Limiter, remaining: RemainingLimits, { entries, models, wildcards }: Snapshot): string {
+  const isCurrent = ({ apiKeyId, model }: Remaining) => {
+    const limits = entries.api_keys.get(apiKeyId)?.value.rate_limit
+    return (limits?.rpm ?? limits?.tpm) !== undefined && (models.has(model) || wildcards.match(model) !== undefined)
+  }
   const requests: Sample[] = []
   const tokens: Sample[] = []
-  for (const row of remaining.list(id => entries.api_keys.has(id))) {
+  for (const row of remaining.list(isCurrent)) {
     const labels = { api_key_id: row.apiKeyId, model: row.model }
     if (row.requests !== undefined) requests.push({ labels, value: row.requests })
     if (row.tokens !== undefined) tokens.push({ labels, value: row.tokens })

@@ -34,6 +34,10 @@ describe('compilePattern', () => {
     },
   )
 
+  test.each(['x{0,999}[yz]', '(?:x{0,99}){0,10}[yz]', '[xw]{0,400}'])('%p is too large once it is written out', source => {
+    expect(() => compilePattern(source, { ignoreCase: false })).toThrow(PatternError)
+  })
+
   test('time grows with the text and no faster, for patterns that make engines that backtrack explode', () => {
     // An engine that backtracks needs about 2^n steps: for 40 characters already longer than any test may run.
     for (const source of ['^(a+)+$', '^(a|aa)+$', '^(a|a)*$', '(x+x+)+y', '^(.*)*$\\n']) {

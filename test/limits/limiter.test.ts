@@ -346,15 +346,39 @@ describe('buckets that nobody uses any more', () => {
   })
 })
 
+describe('a request that a bucket has counted already', () => {
+  const limit = bucket({ rpm: 1, tpm: 10, concurrency: 1 })
+
+  test('passes its limits of requests and tokens, and takes a place all the same', () => {
+    const limiter = createLimiter()
+    const first = admitted(limiter, [limit], MIDNIGHT)
+    const counted = new Set<string>()
+    first.keysInto(counted)
+    expect(counted).toEqual(new Set([limit.key]))
+    expect(limiter.reserve([limit], MIDNIGHT, counted)).toMatchObject({ scope: 'concurrency' })
+    first.release()
+    refused(limiter, [limit], MIDNIGHT)
+    const again = limiter.reserve([limit], MIDNIGHT, counted)
+    if (isRefusal(again)) throw new Error('was refused')
+    expect(limiter.standing(limit.key, MIDNIGHT)).toMatchObject({ requests: { rpm: 1 }, inFlight: 1 })
+    again.commit(5, MIDNIGHT)
+    expect(limiter.standing(limit.key, MIDNIGHT)).toMatchObject({ tokens: { tpm: 5 }, inFlight: 0 })
+  })
+})
+
 describe('rejections', () => {
   const policy = { id: 'p-1', name: 'nights' }
 
-  test('are counted by scope, layer and policy, concurrency among requests', () => {
+  test('that callers are told of are counted by scope, layer and policy, concurrency among requests', () => {
     const limiter = createLimiter()
+    refused(limiter, [bucket({ rpm: 0 })], MIDNIGHT)
+    expect([...limiter.rejections()]).toEqual([])
     const onKey = bucket({ concurrency: 0 })
     const onModel: BucketLimit = { key: 'm', limits: { tpm: 0 }, layer: 'model' }
     const onPolicy: BucketLimit = { key: 'p', limits: { rps: 0 }, layer: 'policy', policy }
-    for (const each of [onKey, onKey, bucket({ rpm: 0 }), onModel, onPolicy, onPolicy]) refused(limiter, [each], MIDNIGHT)
+    for (const each of [onKey, onKey, bucket({ rpm: 0 }), onModel, onPolicy, onPolicy]) {
+      limiter.reject(refused(limiter, [each], MIDNIGHT))
+    }
     admitted(limiter, [bucket({}, 'free')], MIDNIGHT)
     expect([...limiter.rejections()]).toEqual([
       { scope: 'requests', layer: 'api_key', policyId: '', count: 3 },
@@ -366,10 +390,10 @@ describe('rejections', () => {
   test('of ever more policies end in one row, those of known policies in their own', () => {
     const limiter = createLimiter()
     const reject = (id: string) =>
-      refused(limiter, [{ key: 'p', limits: { rps: 0 }, layer: 'policy', policy: { id, name: id } }], MIDNIGHT)
+      limiter.reject(refused(limiter, [{ key: 'p', limits: { rps: 0 }, layer: 'policy', policy: { id, name: id } }], MIDNIGHT))
     for (let i = 0; i < REJECTION_LABELS_MAX + 50; i++) reject(`p-${i}`)
     reject('p-0')
-    refused(limiter, [bucket({ rpm: 0 })], MIDNIGHT)
+    limiter.reject(refused(limiter, [bucket({ rpm: 0 })], MIDNIGHT))
     const rows = [...limiter.rejections()]
     expect(rows.find(row => row.policyId === 'other')).toEqual({
       scope: 'requests',

@@ -48,6 +48,17 @@ describe('strategies', () => {
     expect(served).toEqual(['a', 'b', 'a', 'b', 'a', 'b'])
   })
 
+  test('requests that a limit refuses take no turn of round_robin from those who are served', async () => {
+    fleet = await startFleet(['a', 'b'])
+    await fleet.gateway.addApiKey('sk-over', { rate_limit: { rpd: 0 } })
+    await fleet.gateway.addGroup('even', { strategy: 'round_robin', targets: ['a', 'b'] })
+    for (let call = 0; call < 10; call += 1) {
+      expect((await fleet.ask('even')).status).toBe(200)
+      expect((await fleet.ask('even', { authorization: 'Bearer sk-over' })).status).toBe(429)
+    }
+    expect(fleet.counts()).toEqual([5, 5])
+  })
+
   test('consistent_hash keeps a routing key at one target, and moves it only while that target fails', async () => {
     const names = ['a', 'b', 'c', 'd']
     fleet = await startFleet(names)
@@ -412,6 +423,79 @@ describe('failover', () => {
     await fleet.gateway.idle()
     for (const name of ['a', 'b']) expect(fleet.at(name).last().header('x-aisix-request-id')).toBe('one-id')
     expect(fleet.gateway.gateway.modelHealth.failures(modelId('b'))).toBe(0)
+  })
+})
+
+describe('members that are down', () => {
+  test('one that can never be called does not hide one that is merely cooling down', async () => {
+    fleet = await startFleet(['a'], { config: { upstream: { retries: 0 } } })
+    await fleet.gateway.addModel({ display_name: 'lost', provider_key_id: 'nowhere' })
+    await fleet.gateway.addGroup('group', { targets: ['a', 'lost'] })
+    fleet.at('a').answerInTurn(failsWith(503), answersAs('a'))
+    expect((await fleet.ask('group')).status).toBe(502)
+    expect((await fleet.ask('group')).servedBy).toBe('a')
+  })
+
+  test('the record of a member that could not be called names it, and counts it among those that were tried', async () => {
+    fleet = await startFleet([])
+    await fleet.gateway.addModel({ display_name: 'lost', provider_key_id: 'nowhere' })
+    // Only when nothing else is left is such a member called at all.
+    await fleet.gateway.addGroup('group', { targets: ['lost'] })
+    const failed = await fleet.ask('group')
+    expect(failed.status).toBe(400)
+    expect(failed.error.message).toContain('model "lost" names a provider key that does not exist')
+    const line = await fleet.gateway.accessLine(failed.headers.get('x-aisix-request-id') ?? '-')
+    expect(line).toContain('routing_attempt_count=1')
+    expect(line).toContain('error_kind="invalid_upstream_config"')
+  })
+
+  test('a failed answer whose body never ends is told by its status, and soon', async () => {
+    fleet = await startFleet(['a', 'b', 'c'])
+    const headOnly =
+      (status: string): Handler =>
+      async (_request, connection) => {
+        await connection.raw(`HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n`)
+        await connection.chunk('{"err')
+        await connection.stall()
+      }
+    await fleet.gateway.addGroup('group', { targets: ['a', 'b'] })
+    fleet.at('a').answer(headOnly('401 Unauthorized'))
+    expect((await fleet.ask('group')).status).toBe(401)
+    fleet.at('b').answer(headOnly('503 Unavailable'))
+    await fleet.gateway.addGroup('other', { targets: ['b', 'c'] })
+    expect((await fleet.ask('other', {}, { stream: true })).servedBy).toBe('c')
+    for (const name of ['a', 'b']) await fleet.at(name).whenCut(1)
+  })
+
+  test('a caller who gives up on a stalled stream does not make its server well', async () => {
+    const clock = testClock()
+    fleet = await startFleet(['a', 'b'], { clock })
+    await fleet.gateway.addGroup('group', { targets: ['a', 'b'] })
+    fleet.at('a').answerInTurn(failsWith(503), async (_request, connection) => {
+      await connection.streamHead()
+      await connection.chunk(`data: ${JSON.stringify(chatChunk({ content: 'x' }))}\n\n`)
+      await connection.stall()
+    })
+    expect((await fleet.ask('group')).servedBy).toBe('b')
+    const leaving = new AbortController()
+    const stream = await fleet.gateway.chat({ model: 'a', stream: true }, {}, leaving.signal)
+    await stream.body?.getReader().read()
+    leaving.abort()
+    await fleet.gateway.idle()
+    expect((await fleet.ask('group')).servedBy).toBe('b')
+    expect(fleet.gateway.gateway.modelHealth.failures(modelId('a'))).toBe(1)
+  })
+
+  test('least_latency tries one that answers badly no more often than once a minute, until it is measured', async () => {
+    const clock = testClock()
+    fleet = await startFleet(['a', 'b'], { clock })
+    fleet.at('a').answer(failsWith(404))
+    await fleet.gateway.addGroup('group', { strategy: 'least_latency', targets: ['a', 'b'] })
+    const statuses: number[] = []
+    for (let call = 0; call < 4; call += 1) statuses.push((await fleet.ask('group')).status)
+    clock.advance(60_000)
+    for (let call = 0; call < 2; call += 1) statuses.push((await fleet.ask('group')).status)
+    expect(statuses).toEqual([404, 200, 200, 200, 404, 200])
   })
 })
 

@@ -284,6 +284,76 @@ describe('groups', () => {
   })
 })
 
+describe('who is charged', () => {
+  test('a caller who leaves before any answer has used up its request and no tokens', async () => {
+    const clock = testClock(START)
+    fleet = await startFleet(['a'], { clock, apiKey: { rate_limit: { rpm: 10, tpm: 100_000 } } })
+    for (const stream of [false, true]) {
+      fleet.at('a').answerInTurn((_request, connection) => connection.stall())
+      const leaving = new AbortController()
+      const content = 'x'.repeat(40_000)
+      const asking = fleet.gateway
+        .chat({ model: 'a', stream, messages: [{ role: 'user', content }] }, {}, leaving.signal)
+        .catch(() => undefined)
+      await fleet.at('a').arrived(stream ? 2 : 1)
+      leaving.abort()
+      await asking
+      await fleet.gateway.idle()
+    }
+    fleet.at('a').answer((_request, connection) => connection.json(200, chatAnswer()))
+    expect(limitHeaders((await fleet.ask('a')).headers)).toMatchObject({
+      'x-ratelimit-remaining-requests': '7',
+      'x-ratelimit-remaining-tokens': String(100_000 - TOKENS),
+    })
+  })
+
+  test('a caller who leaves in the middle of a stream pays for its prompt and what came', async () => {
+    const clock = testClock(START)
+    fleet = await startFleet(['a'], { clock, apiKey: { rate_limit: { tpm: 100_000 } } })
+    fleet.at('a').answerInTurn(async (_request, connection) => {
+      await connection.streamHead()
+      await connection.chunk(`data: ${JSON.stringify(chatChunk({ content: 'word' }))}\n\n`)
+      await connection.stall()
+    })
+    const leaving = new AbortController()
+    const content = 'x'.repeat(40_000)
+    const stream = await fleet.gateway.chat(
+      { model: 'a', stream: true, messages: [{ role: 'user', content }] },
+      {},
+      leaving.signal,
+    )
+    await stream.body?.getReader().read()
+    leaving.abort()
+    await fleet.gateway.idle()
+    fleet.at('a').answer((_request, connection) => connection.json(200, chatAnswer()))
+    const left = Number((await fleet.ask('a')).headers.get('x-ratelimit-remaining-tokens'))
+    expect(left).toBeLessThan(100_000 - 10_000)
+    expect(left).toBeGreaterThan(100_000 - 10_200)
+  })
+
+  test('a policy over several targets counts a request once, however many of them fail it', async () => {
+    const clock = testClock(START)
+    fleet = await startFleet(['a', 'b', 'c'], { clock })
+    for (const name of ['a', 'b']) fleet.at(name).answer(failsWith(500))
+    await fleet.gateway.addGroup('group', { targets: ['a', 'b', 'c'] })
+    await fleet.gateway.addPolicy({
+      name: 'two',
+      limits: { rpm: 2, concurrency: 1 },
+      conditions: [{ dimension: 'model_name', operator: '==', value: 'group' }],
+    })
+    expect((await fleet.ask('group')).servedBy).toBe('c')
+    expect((await fleet.ask('group')).servedBy).toBe('c')
+    expect((await fleet.ask('group')).status).toBe(429)
+  })
+
+  test('a name of a pattern that is too long for a model is not found: no policy looks through it', async () => {
+    fleet = await startFleet([])
+    await fleet.gateway.addModel({ display_name: 'any/*' })
+    expect((await fleet.ask(`any/${'x'.repeat(508)}`)).status).toBe(502)
+    expect((await fleet.ask(`any/${'x'.repeat(509)}`)).status).toBe(404)
+  })
+})
+
 describe('headers', () => {
   test("an answered chat tells how far the key's own limits are used up, stream or not", async () => {
     const clock = testClock(START)

@@ -19,6 +19,11 @@ test('refusals are counted by layer and policy, and gauges tell what a key has l
     await gateway.addApiKey('sk-unlimited')
     await (await gateway.chat({}, { authorization: 'Bearer sk-unlimited' })).text()
     expect(page()).toContain(`aisix_ratelimit_rejections_total{scope="tokens",layer="policy",policy_id="${policy.id}"} 1\n`)
+    const key = gateway.rows.apiKey.value
+    await gateway.store.replace('api_keys', id, () => ({ ...key, rate_limit: undefined }), ACTOR)
+    expect(page()).not.toContain('aisix_ratelimit_remaining')
+    await gateway.store.replace('api_keys', id, () => key, ACTOR)
+    await gateway.store.remove('rate_limit_policies', policy.id, ACTOR)
     await gateway.store.remove('api_keys', id, ACTOR)
     expect(page()).not.toContain('aisix_ratelimit_remaining')
   } finally {
