@@ -278,6 +278,20 @@ describe('a failed check', () => {
     })
   })
 
+  test('holds while the next check waits or runs, however long, and not for a verdict that was stale before', () => {
+    const state = newState()
+    state.checked(failed, NOW)
+    state.checkDue(NOW + 60_000)
+    state.checkDue(NOW + 90_000)
+    expect(state.availability(rules, NOW + 600_000)).toBe('unhealthy')
+    state.checked(passed, NOW + 600_000)
+    expect(state.availability(rules, NOW + 600_000)).toBe('healthy')
+    state.checked(failed, NOW + 700_000)
+    expect(state.availability(rules, NOW + 700_000 + 60_001)).toBe('healthy')
+    state.checkDue(NOW + 700_000 + 60_001)
+    expect(state.availability(rules, NOW + 700_000 + 60_001)).toBe('healthy')
+  })
+
   test('is kept fresh by the next one', () => {
     const state = newState()
     state.checked(failed, NOW)

@@ -422,6 +422,27 @@ describe('the schedule', () => {
     expect(counted()).toBe(2)
   })
 
+  test('a verdict holds while the next check waits for its turn, and late checks are warned of once a minute', async () => {
+    upstream.answer((_request, connection) => connection.json(503, {}))
+    const check = { ...ENDPOINT, stale_after_seconds: 15 }
+    const dead = await checks.addModel(check, 'dead')
+    expect((await checks.checked(dead)).availability).toBe('unhealthy')
+    upstream.answer((_request, connection) => connection.stall())
+    for (const name of ['w', 'x', 'y', 'z'])
+      await checks.addModel({ ...check, timeout_seconds: 300, interval_seconds: 300 }, name)
+    checks.tick()
+    await upstream.arrived(5)
+    checks.tick(10)
+    expect(checks.lines.some(line => line.includes('background checks are late'))).toBe(false)
+    checks.tick(50)
+    expect(checks.report(dead.id).availability).toBe('unhealthy')
+    checks.tick(1)
+    const late = checks.lines.filter(line => line.includes('background checks are late'))
+    expect(late).toHaveLength(1)
+    expect(late[0]).toContain('model="dead"')
+    expect(late[0]).toContain('since_last_check_secs=60')
+  })
+
   test('runs at most 4 checks at once, and the others in the order in which they were due', async () => {
     const gates: (() => void)[] = []
     upstream.answer(async (_request, connection) => {
