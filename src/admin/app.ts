@@ -251,5 +251,5 @@ const PLAYGROUND_DESCRIPTION: Description = {
     examples: [{ model: 'llama-3-private', messages: [{ role: 'user', content: 'Say hello from the private model.' }] }],
   },
   success: { description: "The proxy's answer.", schema: { type: 'object' } },
-  errors: [400, 401, 404, 500, 501],
+  errors: [],
 }

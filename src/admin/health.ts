@@ -21,37 +21,43 @@ export const HealthResponse = z
     status: z
       .enum(['ok', 'degraded', 'unhealthy'])
       .describe('`unhealthy`: a model has health 2. `degraded`: one has 1, or the snapshot is older than 300 s.'),
-    version: z.string(),
+    version: z.string().describe('Version of the gateway.'),
     commit: z.string().describe('Commit the executable was built from; `source` when it runs from source.'),
-    uptime_seconds: seconds(),
-    models: z.array(
-      z.strictObject({
-        id: z.string(),
-        name: z.string(),
-        health: z
-          .union([z.literal(0), z.literal(1), z.literal(2)])
-          .describe(
-            '0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it. Of a model group always 0.',
-          ),
-      }),
-    ),
-    config: z.strictObject({
-      snapshot_revision: z.int().describe('Change counter of the store as it is served.'),
-      snapshot_age_seconds: seconds().nullable().describe('Since the snapshot was last confirmed to be what the store holds.'),
-    }),
-    store: z.strictObject({
-      connected: z.boolean().describe('Whether the store can be read. While it cannot, the last snapshot is served.'),
-      problem: z.string().optional().describe('Why not, and what to do.'),
-    }),
+    uptime_seconds: seconds().describe('Since the process started.'),
+    models: z
+      .array(
+        z.strictObject({
+          id: z.string().describe('Id of the model.'),
+          name: z.string().describe('Alias of the model.'),
+          health: z
+            .union([z.literal(0), z.literal(1), z.literal(2)])
+            .describe(
+              '0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it. Of a model group always 0.',
+            ),
+        }),
+      )
+      .describe('Every model in the store, in the order of creation.'),
+    config: z
+      .strictObject({
+        snapshot_revision: z.int().describe('Change counter of the store as it is served.'),
+        snapshot_age_seconds: seconds().nullable().describe('Since the snapshot was last confirmed to be what the store holds.'),
+      })
+      .describe('The configuration that requests are served with.'),
+    store: z
+      .strictObject({
+        connected: z.boolean().describe('Whether the store can be read. While it cannot, the last snapshot is served.'),
+        problem: z.string().optional().describe('Why not, and what to do.'),
+      })
+      .describe('Where resources are kept.'),
     rejected: z.int().describe('Stored resources that are not served as they stand; `/status/config` lists them.'),
     dangling: z
       .array(
         z.strictObject({
-          kind: z.enum(kinds),
-          id: z.string(),
-          name: z.string().optional(),
-          field: z.string().describe('Member that names what is missing.'),
-          missing: z.string(),
+          kind: z.enum(kinds).describe('Kind of the resource that names another one.'),
+          id: z.string().describe('Its id.'),
+          name: z.string().optional().describe('Its name, where it has one.'),
+          field: z.string().describe('Its member that names what is missing.'),
+          missing: z.string().describe('The id or the name that is not there.'),
         }),
       )
       .describe('Resources that name another one which does not exist.'),

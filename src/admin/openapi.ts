@@ -126,18 +126,40 @@ function responsesOf(auth: Route['auth'], { success, errors, body, errorsInPlain
       },
     }
   }
+  if (auth === 'caller') return { 200: ok, ...proxyErrors() }
   const responses: Operation['responses'] = { 200: ok }
   const statuses = auth === 'admin' ? ([...errors, 401, 500] as const) : errors
   for (const status of [...statuses].sort((a, b) => a - b)) {
-    const ofProxy = auth === 'caller' ? CALLER_ERROR_DESCRIPTIONS[status] : undefined
-    const schema = { $ref: `#/components/schemas/${ofProxy === undefined ? 'AdminError' : 'ProxyError'}` }
     const content: Record<string, MediaType> = errorsInPlainText
       ? { 'text/plain': { schema: { type: 'string' } } }
-      : { 'application/json': { schema } }
-    responses[status] = { description: ofProxy ?? ERROR_DESCRIPTIONS[status], content }
+      : { 'application/json': { schema: reference('AdminError') } }
+    responses[status] = { description: ERROR_DESCRIPTIONS[status], content }
   }
   return responses
 }
+
+/** Every error of the proxy, and what it relays of the upstream's. */
+function proxyErrors(): Operation['responses'] {
+  const told = Object.entries(CALLER_ERROR_DESCRIPTIONS).map(([status, description]): [string, OpenApiResponse] => {
+    // Without a proxy the admin listener answers by itself.
+    const schema = status === '501' ? { anyOf: [reference('ProxyError'), reference('AdminError')] } : reference('ProxyError')
+    const response: OpenApiResponse = { description, content: { 'application/json': { schema } } }
+    if (status === '429' || status === '503') response.headers = { 'retry-after': RETRY_AFTER }
+    return [status, response]
+  })
+  const others = 'Any other refusal of the upstream, with its own status.'
+  return {
+    ...Object.fromEntries(told),
+    default: { description: others, content: { 'application/json': { schema: reference('ProxyError') } } },
+  }
+}
+
+const RETRY_AFTER = {
+  description: 'Seconds after which to come back. Absent where nobody knows, as with a limit of `concurrency`.',
+  schema: { type: 'integer', minimum: 1 },
+} as const
+
+const reference = (name: string): JsonSchema => ({ $ref: `#/components/schemas/${name}` })
 
 function schemas(): Record<string, JsonSchema> {
   const all: Record<string, JsonSchema> = {}
@@ -145,13 +167,16 @@ function schemas(): Record<string, JsonSchema> {
     const { name } = REGISTRY[kind]
     const forms = documentSchema(kind).anyOf?.filter(isSchema) ?? []
     for (const form of forms) if (form.title !== undefined) all[form.title] = form
-    const references = forms.map(({ title }) => ({ $ref: `#/components/schemas/${title}` }))
+    const references = forms.map(({ title = '' }) => reference(title))
     all[name] = references.length > 0 ? { ...documentSchema(kind), anyOf: references } : documentSchema(kind)
     all[`${name}Entry`] = {
       type: 'object',
       properties: {
         id: { type: 'string', description: 'Given by the gateway.' },
-        value: viewSchema(kind),
+        value: {
+          ...viewSchema(kind),
+          description: `The document as it stands: defaults filled in, absent members left out, credentials as \`${MASK}\`.`,
+        },
         revision: { type: 'integer', minimum: 1, description: 'Starts at 1 and grows by 1 with each replacement.' },
       },
       required: ['id', 'value', 'revision'],
@@ -160,14 +185,17 @@ function schemas(): Record<string, JsonSchema> {
   }
   all.DeleteResponse = {
     type: 'object',
-    properties: { deleted: { type: 'boolean', const: true }, id: { type: 'string' } },
+    properties: {
+      deleted: { type: 'boolean', const: true, description: 'Always true: what is not there is answered 404.' },
+      id: { type: 'string', description: 'Id of the entry that was deleted.' },
+    },
     required: ['deleted', 'id'],
     additionalProperties: false,
   }
   all.RotateResponse = {
     type: 'object',
     properties: {
-      entry: { $ref: '#/components/schemas/ApiKeyEntry' },
+      entry: { ...reference('ApiKeyEntry'), description: 'The entry with its new key hash and revision.' },
       plaintext: { type: 'string', pattern: '^sk-[0-9a-f]{32}$', description: 'The new key. It is not shown again.' },
     },
     required: ['entry', 'plaintext'],
@@ -186,9 +214,9 @@ function schemas(): Record<string, JsonSchema> {
   all.ModelStatus = {
     type: 'object',
     properties: {
-      id: { type: 'string' },
-      display_name: { type: 'string' },
-      kind: { type: 'string', enum: ['direct', 'routing'] },
+      id: { type: 'string', description: 'Id of the model.' },
+      display_name: { type: 'string', description: 'Alias of the model.' },
+      kind: { type: 'string', enum: ['direct', 'routing'], description: '`routing`: a model group.' },
       status: {
         type: 'string',
         enum: ['healthy', 'unhealthy', 'cooldown', 'not_applicable'],
@@ -217,11 +245,21 @@ function schemas(): Record<string, JsonSchema> {
     properties: {
       error: {
         type: 'object',
+        description: 'What went wrong, in the envelope of the OpenAI API.',
         properties: {
-          message: { type: 'string' },
-          type: { type: 'string' },
-          code: { type: 'string' },
+          message: { type: 'string', description: 'What was asked and what to change.' },
+          type: { type: 'string', description: 'The class of the error, such as `rate_limit_exceeded`.' },
+          code: { type: 'string', description: 'A narrower class, where there is one, such as `api_key_expired`.' },
           param: { type: 'string', description: 'The member that is meant.' },
+          policy: {
+            type: 'object',
+            description: 'The rate-limit policy that refused the request, where one did.',
+            properties: {
+              id: { type: 'string', description: 'Id of the policy.' },
+              name: { type: 'string', description: 'Name of the policy.' },
+            },
+            required: ['id', 'name'],
+          },
         },
         required: ['message', 'type'],
       },

@@ -217,6 +217,8 @@ function meaning(schema: JsonSchema): string {
     schema.maxLength === undefined ? '' : `at most ${schema.maxLength} characters`,
     schema.minItems === undefined ? '' : schema.minItems === 1 ? 'not empty' : `at least ${schema.minItems} entries`,
     schema.maxItems === undefined ? '' : `at most ${schema.maxItems} entries`,
+    schema.uniqueItems === true ? 'none twice' : '',
+    schema.minProperties === undefined ? '' : `at least ${schema.minProperties} member${schema.minProperties === 1 ? '' : 's'}`,
   ].filter(bound => bound !== '')
   if (bounds.length > 0) notes.push(`${bounds.join(', ').replace(/^./, first => first.toUpperCase())}.`)
   const described = schema.description ? inline(schema.description) : ''
@@ -231,7 +233,8 @@ function typeOf(schema: JsonSchema): string {
   if (schema.const !== undefined) return `<code>${html(JSON.stringify(schema.const))}</code>`
   if (schema.enum) return schema.enum.map(value => `<code>${html(JSON.stringify(value))}</code>`).join(' ')
   if (schema.title !== undefined) return html(schema.title)
-  if (schema.anyOf) return schema.anyOf.filter(isSchema).map(typeOf).join(' or ')
+  // Beside a type it does not say what a value is but which members go together.
+  if (schema.anyOf && schema.type === undefined) return schema.anyOf.filter(isSchema).map(typeOf).join(' or ')
   if (schema.type === 'array') return `list of ${isSchema(schema.items) ? typeOf(schema.items) : 'any'}`
   if (schema.type === 'object' && isSchema(schema.additionalProperties)) return `map of ${typeOf(schema.additionalProperties)}`
   return html(schema.format ?? String(schema.type ?? 'any'))

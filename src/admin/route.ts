@@ -1,5 +1,6 @@
 import type { AddressSource } from '../status/front-door.ts'
 import type { Actor } from '../store/store.ts'
+import type { AdminErrorStatus } from './error.ts'
 import type { JsonSchema } from './schema.ts'
 
 /** One request as a handler sees it: routed, and authenticated where the route asks for it. */
@@ -24,13 +25,13 @@ export type Description = {
   body?: { schema: JsonSchema; examples: unknown[] }
   /** Body of the 200, JSON unless a content type is given. */
   success: { description: string; schema?: JsonSchema; example?: unknown; contentType?: string }
-  /** Statuses besides 200 that the route answers, beyond 401 and 500, which follow from `auth`. */
-  errors: readonly (keyof typeof ERROR_DESCRIPTIONS)[]
+  /** Statuses besides 200 that the route answers, beyond what follows from `auth`: 401 and 500, or all that the proxy answers. */
+  errors: readonly ErrorStatus[]
   /** Errors are lines of text, as probes expect them, and not the envelope. */
   errorsInPlainText?: true
 }
 
-export const ERROR_DESCRIPTIONS = {
+export const ERROR_DESCRIPTIONS: Readonly<Record<AdminErrorStatus | 503, string>> = {
   400: 'The body is no JSON object, or breaks a rule of the schema; the message names each place and rule.',
   401: 'No admin key, or none that this gateway knows.',
   404: 'There is no such resource.',
@@ -41,15 +42,27 @@ export const ERROR_DESCRIPTIONS = {
   500: 'The store could not take the write, or the gateway failed; nothing was changed.',
   501: 'No proxy is attached.',
   503: 'Not healthy; the body lists the checks.',
-} as const
+}
 
-/** The same where the proxy answers, in its own envelope. */
-export const CALLER_ERROR_DESCRIPTIONS: Partial<Record<keyof typeof ERROR_DESCRIPTIONS, string>> = {
+/** What the proxy answers in its own envelope. source: src/errors.ts */
+export const CALLER_ERROR_DESCRIPTIONS = {
   400: 'The request is no chat completion, or its provider key cannot serve it.',
   401: "No caller's key, one that is unknown, disabled or expired, or a secret of the provider key that cannot be sent.",
+  403: 'The key may not use the model, or the model is not open to the address of the caller.',
   404: 'There is no such model.',
+  408: 'The body did not arrive in time.',
+  413: 'The body is larger than `proxy.request_body_limit_bytes`.',
+  415: 'The body is compressed.',
+  429: 'A limit of the key, the model or a policy is used up, or the upstream said so; `retry-after` tells when there is room again.',
   500: 'The gateway failed; its log has the cause.',
-}
+  501: 'The provider key speaks a dialect that has no chat completions here, or no proxy is attached.',
+  502: 'The upstream failed, could not be reached, or answered what cannot be read.',
+  503: 'No target of the group is available, or the provider key is gone.',
+  504: 'The upstream did not answer in time.',
+} as const
+
+export type CallerErrorStatus = keyof typeof CALLER_ERROR_DESCRIPTIONS
+type ErrorStatus = keyof typeof ERROR_DESCRIPTIONS
 
 export type Route = {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'

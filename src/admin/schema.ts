@@ -94,7 +94,8 @@ export function examplesOf(kind: Kind): Record<string, unknown>[] {
 /** JSON Schema of the documents as they read: credentials masked, second spellings gone. */
 export function viewSchema(kind: Kind): JsonSchema {
   const views = formsOf(kind).map((form): JsonSchema => {
-    const { examples, ...view } = masked(form)
+    // Which of two spellings was written no longer shows.
+    const { examples, oneOf, ...view } = masked(form)
     return { ...view, required: membersAlwaysShown(kind, form) }
   })
   const [view, ...others] = views

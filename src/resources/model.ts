@@ -59,6 +59,13 @@ export const BackgroundModelCheck = z
       }
     }
   })
+  .meta({
+    anyOf: [
+      { required: ['prompt', 'max_tokens'] },
+      { properties: { mode: { const: 'endpoint' } }, required: ['mode'] },
+      { not: { anyOf: [{ required: ['mode'] }, { required: ['prompt'] }] } },
+    ],
+  })
   .describe('Checks in the background. While they fail, groups leave the model out.')
 export type BackgroundModelCheck = z.output<typeof BackgroundModelCheck>
 
@@ -122,6 +129,12 @@ const HashSource = z
     const message = isNamed ? `is required with \`type\` \`${type}\`` : `has no meaning with \`type\` \`${type}\`: leave it out`
     context.addIssue({ code: 'custom', path: ['name'], message })
   })
+  .meta({
+    anyOf: [
+      { properties: { type: { enum: ['header', 'cookie'] } }, required: ['name'] },
+      { properties: { type: { enum: ['api_key', 'client_ip'] } }, not: { required: ['name'] } },
+    ],
+  })
 
 /** source: proxy-05 §1, control-resources §2.4 */
 export const Routing = z
@@ -165,6 +178,12 @@ export const Routing = z
   .superRefine(({ strategy = 'failover', hash_on }, context) => {
     if (hash_on === undefined || strategy === 'consistent_hash') return
     context.addIssue({ code: 'custom', path: ['hash_on'], message: 'has no meaning without `strategy` `consistent_hash`' })
+  })
+  .meta({
+    anyOf: [
+      { properties: { strategy: { const: 'consistent_hash' } }, required: ['strategy'] },
+      { not: { required: ['hash_on'] } },
+    ],
   })
 export type Routing = z.output<typeof Routing>
 

@@ -120,7 +120,9 @@ export const ProviderKey = z
         const problem = checkApiBase(value)
         if (problem) context.addIssue({ code: 'custom', message: problem })
       }),
-    ).describe('Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.'),
+    )
+      .describe('Endpoint root, with `/v1` where the server routes on it, such as `http://10.0.0.5:8000/v1`.')
+      .meta({ pattern: '^\\s*([hH][tT][tT][pP][sS]?://[^\\s\\\\?#]+)?\\s*$' }),
     strip_headers: defaulted(z.array(z.string()), STRIP_HEADERS)
       .transform(names => [...new Set(names.map(name => name.trim().toLowerCase()).filter(name => name !== ''))])
       .describe('Inbound headers that passthrough routes do not forward.'),
@@ -164,6 +166,7 @@ export const ProviderKey = z
   .transform(({ api_key, ...value }) => ({ ...value, secret: value.secret ?? api_key ?? '' }))
   .meta({
     id: 'ProviderKey',
+    oneOf: [{ required: ['secret'] }, { required: ['api_key'] }],
     examples: [
       {
         display_name: 'vllm-private',

@@ -57,7 +57,20 @@ export const Leaf = z
       refuse('value', 'is no regular expression of RE2: no look-around, no back references, at most 1000 repetitions')
     }
   })
-  .meta({ title: 'Comparison' })
+  .meta({
+    title: 'Comparison',
+    anyOf: [
+      { properties: { operator: { enum: ['==', '~='] }, value: { type: 'string' } } },
+      {
+        properties: {
+          dimension: { enum: ['model_name', 'provider'] },
+          operator: { enum: ['~~', '~*'] },
+          value: { type: 'string', maxLength: PATTERN_BYTES_MAX },
+        },
+      },
+      { properties: { operator: { const: 'in' }, value: { type: 'array' } } },
+    ],
+  })
 export type Leaf = z.output<typeof Leaf>
 
 export type Branch = { logic: 'and' | 'or'; children: Condition[]; negate?: boolean | undefined }
@@ -89,6 +102,7 @@ export function leavesOf(conditions: readonly Condition[]): Leaf[] {
 }
 
 const MINUTE = /^(?:[01]\d|2[0-3]):[0-5]\d$/
+const MINUTE_OR_END = /^(?:(?:[01]\d|2[0-3]):[0-5]\d|24:00)$/
 export const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
 
 /** A time of the week or of a date in which a policy is suspended. source: proxy-06 §5, control-resources §5 */
@@ -98,20 +112,23 @@ export const Schedule = z
       .string()
       .refine(isTimeZone, 'must be a time zone of the IANA database, such as Europe/Berlin or UTC')
       .describe('Name of the IANA time zone database, such as `Europe/Berlin`.'),
-    days_of_week: optional(z.array(z.enum(DAYS)).min(1)).describe('Days on which the window starts.'),
+    days_of_week: optional(z.array(z.enum(DAYS)).min(1)).describe(
+      'Days on which the window starts. Exactly one of `days_of_week` and `dates`.',
+    ),
     dates: optional(z.array(z.iso.date('must be a date such as 2030-12-24')).min(1)).describe(
       'Dates on which the window starts.',
     ),
     start_time: z.string().regex(MINUTE, 'must be a time such as 08:30').describe('`HH:MM`, from which the policy is suspended.'),
     end_time: z
       .string()
-      .refine(time => time === '24:00' || MINUTE.test(time), 'must be a time such as 18:00, or 24:00')
+      .regex(MINUTE_OR_END, 'must be a time such as 18:00, or 24:00')
       .describe('`HH:MM` or `24:00`, from which it applies again. Before `start_time`: on the next day. Equal: never suspended.'),
   })
   .superRefine(({ days_of_week, dates }, context) => {
     if ((days_of_week === undefined) !== (dates === undefined)) return
     context.addIssue({ code: 'custom', message: 'exactly one of `days_of_week` and `dates` is required' })
   })
+  .meta({ oneOf: [{ required: ['days_of_week'] }, { required: ['dates'] }] })
 export type Schedule = z.output<typeof Schedule>
 
 const name = () =>
@@ -128,7 +145,7 @@ export const ClassicPolicy = z
       .describe('What `scope_ref` is the id of. `team_member`: every user of the team has counters of their own.'),
     scope_ref: text().describe('Id of a caller API key or model; `team_id` or `user_id` of caller API keys.'),
     window: z.enum(['second', 'minute', 'hour', 'day']).describe('Fixed windows of the wall clock in UTC.'),
-    max_requests: optional(z.int().min(1)).describe('Requests in a window.'),
+    max_requests: optional(z.int().min(1)).describe('Requests in a window. At least one of `max_requests` and `max_tokens`.'),
     max_tokens: optional(z.int().min(1)).describe('Tokens in a window; only with `minute` and `day`.'),
     schedules: schedules(),
   })
@@ -138,6 +155,7 @@ export const ClassicPolicy = z
   })
   .meta({
     id: 'ClassicPolicy',
+    anyOf: [{ required: ['max_requests'] }, { required: ['max_tokens'] }],
     examples: [
       { name: 'search team', scope: 'team', scope_ref: 'search', window: 'minute', max_requests: 600, max_tokens: 200000 },
     ],
@@ -147,10 +165,12 @@ export type ClassicPolicy = z.output<typeof ClassicPolicy>
 export const ConditionalPolicy = z
   .strictObject({
     name: name(),
-    limits: RateLimit.describe('At least one limit.').superRefine((limits, context) => {
-      if (Object.values(limits).some(each => each !== undefined)) return
-      context.addIssue({ code: 'custom', message: 'must set at least one limit' })
-    }),
+    limits: RateLimit.describe('At least one limit.')
+      .superRefine((limits, context) => {
+        if (Object.values(limits).some(each => each !== undefined)) return
+        context.addIssue({ code: 'custom', message: 'must set at least one limit' })
+      })
+      .meta({ minProperties: 1 }),
     conditions: optional(
       z.array(Level1).superRefine((conditions, context) => {
         const { length } = leavesOf(conditions)
@@ -165,7 +185,9 @@ export const ConditionalPolicy = z
       z.array(z.enum(GROUP_BY)).superRefine((dimensions, context) => {
         if (new Set(dimensions).size < dimensions.length) context.addIssue({ code: 'custom', message: 'must not name one twice' })
       }),
-    ).describe('A bucket of its own for each combination of these; requests that lack one of them are not limited.'),
+    )
+      .describe('A bucket of its own for each combination of these; requests that lack one of them are not limited.')
+      .meta({ uniqueItems: true }),
     action: optional(z.enum(['reject']))
       .describe('What happens over the limit.')
       .meta({ default: 'reject' }),

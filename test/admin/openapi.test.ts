@@ -1,28 +1,26 @@
 import { describe, expect, test } from 'bun:test'
-import { z } from 'zod'
 import { type OpenApiDocument, openApiDocument } from '../../src/admin/openapi.ts'
 import { resourceRoutes } from '../../src/admin/resource-routes.ts'
+import { CALLER_ERROR_DESCRIPTIONS } from '../../src/admin/route.ts'
+import { ERRORS, type ErrorRow } from '../../src/errors.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { kinds, RESOURCES } from '../../src/resources/index.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
 import { type Answer, apiKey, classicPolicy, entryOf, group, isRecord, model, openAdmin, policy, providerKey } from './harness.ts'
+import { misfits } from './json-schema.ts'
 
 async function load(): Promise<OpenApiDocument> {
   const { text } = await openAdmin().call('GET', '/admin/openapi.json', undefined, {})
   return JSON.parse(text)
 }
 
-/** A validator made of the document's own schema, references included. */
-function validator(document: OpenApiDocument, schema: unknown): z.ZodType {
-  const text = JSON.stringify({ ...(isRecord(schema) ? schema : {}), $defs: document.components.schemas })
-  return z.fromJSONSchema(JSON.parse(text.replaceAll('#/components/schemas/', '#/$defs/')))
+function expectValid(document: OpenApiDocument, schema: unknown, value: unknown) {
+  expect({ value, misfits: misfits(document.components.schemas, schema, value) }).toEqual({ value, misfits: [] })
 }
 
-function expectValid(document: OpenApiDocument, schema: unknown, value: unknown) {
-  const { error } = validator(document, schema).safeParse(value)
-  expect({ value, issues: error?.issues ?? [] }).toEqual({ value, issues: [] })
-}
+/** A value with nothing in it that is undefined, as it goes over the wire. */
+const sent = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
 
 const operationsOf = (document: OpenApiDocument) =>
   Object.entries(document.paths).flatMap(([path, operations]) =>
@@ -42,7 +40,8 @@ describe('/admin/openapi.json', () => {
   test('describes every route of the contract with its errors', async () => {
     const document = await load()
     const described = operationsOf(document).map(({ path, method, operation }) => {
-      const statuses = Object.keys(operation.responses).filter(status => !['408', '413', '415'].includes(status))
+      const isOfBody = (status: string) => path.startsWith('/admin/') && ['408', '413', '415'].includes(status)
+      const statuses = Object.keys(operation.responses).filter(status => !isOfBody(status))
       return `${method} ${path} ${statuses.join(' ')}`
     })
     const crud = (path: string) => [
@@ -62,7 +61,7 @@ describe('/admin/openapi.json', () => {
         'GET /admin/v1/models/status 200 401 500',
         'POST /admin/v1/apikeys/{id}/rotate 200 401 404 500',
         'POST /admin/v1/api_keys/{id}/rotate 200 401 404 500',
-        'POST /playground/chat/completions 200 400 401 404 500 501',
+        'POST /playground/chat/completions 200 400 401 403 404 408 413 415 429 500 501 502 503 504 default',
         ...crud('/admin/v1/provider_keys'),
         ...crud('/admin/v1/models'),
         ...crud('/admin/v1/apikeys'),
@@ -109,9 +108,28 @@ describe('/admin/openapi.json', () => {
   test("describes the proxy's errors of the playground in the proxy's envelope", async () => {
     const playground = operationsOf(await load()).find(({ path }) => path.startsWith('/playground'))
     const schemaOf = (status: string) => playground?.operation.responses[status]?.content?.['application/json']?.schema
-    for (const status of ['400', '401', '404', '500'])
-      expect(schemaOf(status)).toEqual({ $ref: '#/components/schemas/ProxyError' })
-    expect(schemaOf('501')).toEqual({ $ref: '#/components/schemas/AdminError' })
+    const ofProxy = { $ref: '#/components/schemas/ProxyError' }
+    for (const status of ['400', '401', '403', '404', '408', '413', '415', '429', '500', '502', '503', '504', 'default']) {
+      expect(schemaOf(status)).toEqual(ofProxy)
+    }
+    // With a dialect that has no chat completions, and where no proxy is attached.
+    expect(schemaOf('501')).toEqual({ anyOf: [ofProxy, { $ref: '#/components/schemas/AdminError' }] })
+    for (const status of ['429', '503']) expect(playground?.operation.responses[status]?.headers).toContainKey('retry-after')
+  })
+
+  test('the playground describes every status of the table of errors that a chat completion can be answered with', () => {
+    // An endpoint that was removed, and a caller who is not there to be answered.
+    const others = ['endpoint_removed', 'client_disconnected']
+    const rows = Object.entries<ErrorRow>(ERRORS).filter(([name]) => !others.includes(name))
+    const statuses = [...new Set(rows.map(([, { status }]) => status))].toSorted()
+    expect(Object.keys(CALLER_ERROR_DESCRIPTIONS).map(Number)).toEqual(statuses)
+  })
+
+  test("a refusal of the proxy fits the schema of its errors, and one without its policy's name does not", async () => {
+    const { schemas } = (await load()).components
+    const refusal = (policy: unknown) => ({ error: { message: 'm', type: 'rate_limit_exceeded', policy } })
+    expect(misfits(schemas, schemas.ProxyError, refusal({ id: 'p', name: 'n' }))).toEqual([])
+    expect(misfits(schemas, schemas.ProxyError, refusal({ id: 'p' }))).not.toEqual([])
   })
 
   test('has a schema for each kind and its entry, and every reference leads to one', async () => {
@@ -139,20 +157,25 @@ describe('/admin/openapi.json', () => {
     }
   })
 
-  test('every member that operators write is described', async () => {
-    const { schemas } = (await load()).components
+  test('every member of every schema is described', async () => {
+    const described: string[] = []
     const undescribed: string[] = []
-    const visit = (schema: unknown, place: string) => {
-      if (!isRecord(schema)) return
-      visit(schema.items, `${place}[]`)
-      if (Array.isArray(schema.anyOf)) for (const form of schema.anyOf) visit(form, place)
-      for (const [name, member] of Object.entries(isRecord(schema.properties) ? schema.properties : {})) {
-        if (isRecord(member) && typeof member.description !== 'string') undescribed.push(`${place}.${name}`)
-        visit(member, `${place}.${name}`)
+    const visit = (value: unknown, place: string) => {
+      if (Array.isArray(value)) for (const [index, each] of value.entries()) visit(each, `${place}[${index}]`)
+      if (!isRecord(value)) return
+      // Without a type a schema declares nothing: it says which members of another go together.
+      const declares = value.type === 'object' && isRecord(value.properties)
+      for (const [name, member] of Object.entries(declares && isRecord(value.properties) ? value.properties : {})) {
+        const isDescribed = isRecord(member) && typeof member.description === 'string' && member.description !== ''
+        ;(isDescribed ? described : undescribed).push(`${place}.${name}`)
       }
+      for (const [name, each] of Object.entries(value)) visit(each, `${place}.${name}`)
     }
-    for (const name of WRITTEN) visit(schemas[name], name)
+    visit(await load(), '')
     expect(undescribed).toEqual([])
+    for (const name of ['ProviderKeyEntry', 'ModelStatus', 'HealthResponse', 'ProxyError', 'AdminError', 'DeleteResponse']) {
+      expect(described.filter(place => place.startsWith(`.components.schemas.${name}.`)).length).toBeGreaterThan(0)
+    }
   })
 
   const fields: [string, string[]][] = [
@@ -276,8 +299,8 @@ describe('examples', () => {
 
   test('that are wrong do not validate: the schemas say something', async () => {
     const document = await load()
-    const check = (name: string, value: unknown) =>
-      validator(document, { $ref: `#/components/schemas/${name}` }).safeParse(value).success
+    const { schemas } = document.components
+    const check = (name: string, value: unknown) => misfits(schemas, schemas[name], sent(value)).length === 0
     expect(check('ProviderKey', providerKey())).toBe(true)
     expect(check('ProviderKey', providerKey({ unknown: 1 }))).toBe(false)
     expect(check('Model', model('pk', { cost: { input_per_1k: 1 } }))).toBe(false)
@@ -289,6 +312,95 @@ describe('examples', () => {
     expect(check('RateLimitPolicy', policy({ conditions: [{ dimension: 'planet', operator: '==', value: 'x' }] }))).toBe(false)
     expect(check('ApiKey', apiKey({ key_hash: 'short' }))).toBe(false)
     expect(check('ProviderKeyEntry', { id: 'x', revision: 1, value: providerKey() })).toBe(false)
+  })
+})
+
+describe('rules over several members', () => {
+  const leaf = { dimension: 'team', operator: '==', value: 'search' }
+  const name = { dimension: 'model_name', operator: '~~', value: 'llama' }
+  const on = (...conditions: unknown[]) => policy({ conditions })
+  const window = { timezone: 'UTC', days_of_week: ['mon'], start_time: '08:00', end_time: '24:00' }
+  const during = (more: Record<string, unknown>) => classicPolicy({ schedules: [{ ...window, ...more }] })
+  const check = (more: Record<string, unknown>) =>
+    model('pk', {
+      background_model_check: { enabled: true, interval_seconds: 30, timeout_seconds: 5, stale_after_seconds: 90, ...more },
+    })
+  const completion = { prompt: 'Say ok.', max_tokens: 1 }
+  const hashed = (...hash_on: unknown[]) => ({
+    display_name: 'g',
+    routing: { strategy: 'consistent_hash', targets: [{ model: 'a' }], hash_on },
+  })
+
+  const accepted: [string, string, unknown][] = [
+    ['rate_limit_policies', 'tokens alone', classicPolicy({ max_requests: undefined, max_tokens: 1 })],
+    ['rate_limit_policies', 'both numbers', classicPolicy({ max_tokens: 1 })],
+    ['rate_limit_policies', 'a list with `in`', on({ ...leaf, operator: 'in', value: ['a', 'b'] })],
+    ['rate_limit_policies', 'a pattern of a name', on({ ...name, value: 'x'.repeat(256) })],
+    [
+      'rate_limit_policies',
+      'a pattern of a label in a group',
+      on({ logic: 'or', children: [{ ...name, dimension: 'provider' }] }),
+    ],
+    ['rate_limit_policies', 'two dimensions', policy({ group_by: ['team', 'model'] })],
+    ['rate_limit_policies', 'dates', during({ days_of_week: undefined, dates: ['2030-12-24'], end_time: '23:59' })],
+    ['models', 'a check of the endpoint', check({})],
+    ['models', 'a check of the endpoint with a prompt', check({ mode: 'endpoint', prompt: 'x' })],
+    ['models', 'a check by completion', check(completion)],
+    ['models', 'a check by completion that says so', check({ mode: 'completion', ...completion })],
+    ['models', 'sources of each type', hashed({ type: 'header', name: 'x' }, { type: 'client_ip' })],
+    ['provider_keys', 'the other spelling', providerKey({ secret: undefined, api_key: 'x' })],
+    ['provider_keys', 'a base in capitals between blanks', providerKey({ api_base: ' HTTP://Host:8000/v1/ ' })],
+    ['provider_keys', 'an empty base', providerKey({ api_base: '' })],
+  ]
+  test.each(accepted)('of %s: %s fits the schema, and the gateway takes it', async (path, _what, document) => {
+    const admin = openAdmin()
+    const api = await load()
+    expectValid(api, api.paths[`/admin/v1/${path}`]?.post?.requestBody?.content['application/json']?.schema, sent(document))
+    expect((await admin.call('POST', `/admin/v1/${path}`, document)).status).toBe(200)
+  })
+
+  const refused: [string, string, unknown][] = [
+    ['rate_limit_policies', 'neither form', { name: 'p' }],
+    ['rate_limit_policies', 'both forms', classicPolicy({ limits: { rpm: 1 } })],
+    ['rate_limit_policies', 'a long name', policy({ name: 'x'.repeat(257) })],
+    ['rate_limit_policies', 'no number', classicPolicy({ max_requests: undefined })],
+    ['rate_limit_policies', 'no limit', policy({ limits: {} })],
+    ['rate_limit_policies', 'a dimension twice', policy({ group_by: ['team', 'team'] })],
+    ['rate_limit_policies', '`in` without a list', on({ ...leaf, operator: 'in' })],
+    ['rate_limit_policies', 'a list without `in`', on({ ...leaf, value: ['a'] })],
+    ['rate_limit_policies', 'a list as pattern', on({ ...name, value: ['a'] })],
+    ['rate_limit_policies', 'a pattern of an id', on({ ...leaf, operator: '~~' })],
+    ['rate_limit_policies', 'a pattern of an id in a group', on({ logic: 'and', children: [{ ...leaf, operator: '~*' }] })],
+    ['rate_limit_policies', 'a long pattern', on({ ...name, value: 'x'.repeat(257) })],
+    ['rate_limit_policies', 'days and dates', during({ dates: ['2030-12-24'] })],
+    ['rate_limit_policies', 'neither days nor dates', during({ days_of_week: undefined })],
+    ['rate_limit_policies', 'a start at the end of the day', during({ start_time: '24:00' })],
+    ['rate_limit_policies', 'an end after the end of the day', during({ end_time: '24:01' })],
+    ['models', 'a completion without a bound', check({ prompt: 'x' })],
+    ['models', 'a completion that asks nothing', check({ mode: 'completion', max_tokens: 1 })],
+    ['models', 'a header without a name', hashed({ type: 'header' })],
+    ['models', 'an address with a name', hashed({ type: 'client_ip', name: 'x' })],
+    [
+      'models',
+      'a source without its strategy',
+      { display_name: 'g', routing: { ...hashed({ type: 'api_key' }).routing, strategy: 'failover' } },
+    ],
+    [
+      'models',
+      'a source with the strategy left out',
+      { display_name: 'g', routing: { ...hashed({ type: 'api_key' }).routing, strategy: undefined } },
+    ],
+    ['provider_keys', 'both spellings', providerKey({ api_key: 'x' })],
+    ['provider_keys', 'no credential', providerKey({ secret: undefined })],
+    ['provider_keys', 'a base without a scheme', providerKey({ api_base: 'host:8000/v1' })],
+    ['provider_keys', 'a base with a query', providerKey({ api_base: 'http://host/v1?a=b' })],
+  ]
+  test.each(refused)('of %s: %s does not fit the schema, as the gateway refuses it', async (path, _what, document) => {
+    const admin = openAdmin()
+    const api = await load()
+    const schema = api.paths[`/admin/v1/${path}`]?.post?.requestBody?.content['application/json']?.schema
+    expect(misfits(api.components.schemas, schema, sent(document))).not.toEqual([])
+    expect((await admin.call('POST', `/admin/v1/${path}`, document)).status).toBe(400)
   })
 })
 

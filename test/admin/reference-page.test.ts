@@ -79,6 +79,15 @@ describe('/admin/openapi-scalar', () => {
     expect(card).toContain('<h4>Example 2</h4>')
   })
 
+  test('names the type of an object whose members depend on each other, and shows bounds of members and entries', async () => {
+    const { text } = await load()
+    const row = (member: string) => new RegExp(`<tr><td><code>(?:<span[^>]*></span>)?${member}</code>.*?</tr>`).exec(text)?.[0]
+    expect(row('background_model_check')).toContain('</td><td>object</td><td>')
+    expect(row('limits')).toContain('</td><td>object</td><td>At least one limit.')
+    expect(row('limits')).toContain('At least 1 member.')
+    expect(row('group_by')).toContain('None twice.')
+  })
+
   test('shows calls as an operator pastes them, with the key from the environment', async () => {
     const { text } = await load()
     const shown = text.replaceAll('&#34;', '"').replaceAll('&#39;', "'")
