@@ -74,25 +74,18 @@ function unfold(problem: Problem): Problem[] {
 }
 
 /**
- * Each sentence once a place. zod judges a whole number twice, as one that is exact and by its own bounds: where both say
- * that it is too large or too small, the bound of the rule is what an operator should hear.
+ * zod judges a whole number twice, as one that is exact and by its own bounds: where both say that it is too large or too
+ * small, only the bound of the rule is told, which may be the same sentence.
  */
 function withoutRepetition(problems: readonly Problem[]): Problem[] {
-  const place = ({ path }: Problem) => JSON.stringify(path)
-  const bounded = new Set(problems.filter(each => isBound(each) && !isOfExactness(each)).map(each => place(each) + each.code))
-  const told = new Set<string>()
-  return problems.filter(problem => {
-    if (isOfExactness(problem) && bounded.has(place(problem) + problem.code)) return false
-    const sentence = place(problem) + problem.message
-    if (told.has(sentence)) return false
-    told.add(sentence)
-    return true
-  })
+  const place = ({ path, code }: Problem) => `${code} ${JSON.stringify(path)}`
+  const bounded = new Set(problems.filter(each => isBound(each) && each.origin !== 'int').map(place))
+  return problems.filter(each => !(isBound(each) && each.origin === 'int' && bounded.has(place(each))))
 }
 
-const isBound = ({ code }: Problem) => code === 'too_big' || code === 'too_small'
-const isOfExactness = (problem: Problem) =>
-  (problem.code === 'too_big' || problem.code === 'too_small') && problem.origin === 'int'
+function isBound(problem: Problem): problem is Extract<Problem, { code: 'too_big' | 'too_small' }> {
+  return problem.code === 'too_big' || problem.code === 'too_small'
+}
 
 function unknownCount(form: readonly Problem[]): number {
   return form.reduce(

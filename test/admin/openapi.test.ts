@@ -249,6 +249,12 @@ describe('/admin/openapi.json', () => {
     for (const name of WRITTEN) expect(schemas[name]?.type).toBe('object')
   })
 
+  test('of a credential with two spellings only the one that it reads as stands in what is read', async () => {
+    const { ProviderKey, ProviderKeyEntry } = (await load()).components.schemas
+    expect(JSON.stringify(ProviderKey)).toContain('"api_key"')
+    expect(JSON.stringify(ProviderKeyEntry)).not.toContain('"api_key"')
+  })
+
   test('tells the defaults that are filled in', async () => {
     const { ProviderKey } = (await load()).components.schemas
     expect(ProviderKey).toMatchObject({
