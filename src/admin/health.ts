@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import type { Clock, Lifecycle } from '../gateway.ts'
-import type { ModelHealth } from '../model-health.ts'
+import { type ModelHealth, STATUS_REASONS } from '../model-health.ts'
 import { kinds } from '../resources/index.ts'
-import { isGroup } from '../resources/model.ts'
+import { modelStatus } from '../status/models.ts'
 import type { Store } from '../store/store.ts'
 import { COMMIT, VERSION } from '../version.ts'
 import { allDangling } from './references.ts'
@@ -34,6 +34,13 @@ export const HealthResponse = z
             .describe(
               '0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it. Of a model group always 0.',
             ),
+          status: z
+            .enum(['healthy', 'unhealthy', 'cooldown', 'not_applicable'])
+            .describe('What groups make of it now, as `/admin/v1/models/status` tells it with its times.'),
+          status_reason: z
+            .enum(STATUS_REASONS)
+            .optional()
+            .describe('Why it is not healthy, or what its last check was excused for.'),
         }),
       )
       .describe('Every model in the store, in the order of creation.'),
@@ -79,9 +86,10 @@ export function healthReport(options: {
 }): HealthResponse {
   const { store, clock, lifecycle, modelHealth } = options
   const { snapshot, status } = store
-  const models = Array.from(snapshot.entries.models.values(), ({ id, value }) => {
+  const models = modelStatus(snapshot, modelHealth, clock.now()).map(({ id, display_name, kind, status, status_reason }) => {
     // A group has no upstream of its own.
-    return { id, name: value.display_name, health: isGroup(value) ? 0 : healthOf(modelHealth.failures(id)) }
+    const health = kind === 'direct' ? healthOf(modelHealth.failures(id)) : 0
+    return { id, name: display_name, health, status, ...(status_reason && { status_reason }) }
   })
   const age = status.confirmedAt === undefined ? null : Math.max(0, Math.floor((clock.now() - status.confirmedAt) / 1000))
   const isDown = models.some(({ health }) => health === 2)

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { isHeaderName } from '../lib/headers.ts'
 import { STRATEGY_NAMES } from '../routing/names.ts'
 import { count, optional, text } from './fields.ts'
 import { type Form, isGiven } from './form.ts'
@@ -124,6 +125,10 @@ const HashSource = z
     name: optional(text()).describe('Name of the header or cookie; only with these two.'),
   })
   .superRefine(({ type, name }, context) => {
+    if ((type === 'header' || type === 'cookie') && name !== undefined && !isHeaderName(name)) {
+      // A cookie's name is a token as a header's is (RFC 6265 §4.1.1).
+      context.addIssue({ code: 'custom', path: ['name'], message: `is no name that a ${type} can have` })
+    }
     const isNamed = type === 'header' || type === 'cookie'
     if (isNamed === (name !== undefined)) return
     const message = isNamed ? `is required with \`type\` \`${type}\`` : `has no meaning with \`type\` \`${type}\`: leave it out`

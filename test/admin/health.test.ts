@@ -123,6 +123,12 @@ describe('a model group', () => {
       },
       { id: whole.id, display_name: 'llama-3', kind: 'routing', status: 'not_applicable' },
     ])
+    expect((await admin.call('GET', '/admin/v1/health')).body).toMatchObject({
+      models: [
+        { id: direct.id, name: 'llama-3-private', health: 0, status: 'cooldown', status_reason: 'upstream_server_error' },
+        { id: whole.id, name: 'llama-3', health: 0, status: 'not_applicable' },
+      ],
+    })
   })
 })
 

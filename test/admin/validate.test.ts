@@ -287,6 +287,12 @@ describe('model groups', () => {
     ['a header without its name', hashOn({ type: 'header' }), '/routing/hash_on/0/name: is required with `type` `header`'],
     ['a cookie without its name', hashOn({ type: 'cookie' }), '/routing/hash_on/0/name: is required with `type` `cookie`'],
     ['an address with a name', hashOn({ type: 'client_ip', name: 'x' }), '/routing/hash_on/0/name: has no meaning with'],
+    [
+      'a header that none can be',
+      hashOn({ type: 'header', name: 'bad name' }),
+      '/routing/hash_on/0/name: is no name that a header',
+    ],
+    ['a cookie that none can be', hashOn({ type: 'cookie', name: 's;x' }), '/routing/hash_on/0/name: is no name that a cookie'],
     ['no hash source', hashOn(), '/routing/hash_on: must name at least one source'],
     [
       'a hash source for another strategy',
