@@ -85,7 +85,11 @@ export function logCause(gateway: Gateway, exchange: Exchange): void {
 
 /** A try that failed and is followed by another one: of the failure that ends the request `logCause` tells. */
 export function logAttempt(log: Log, exchange: Exchange, error: GatewayError, next: 'retry' | 'fallback'): void {
-  log.as('upstream').info('attempt failed, another follows', {
+  const logUpstream = log.as('upstream')
+  // A member that had no room is no failure: groups that fill one server after the other would log every request twice.
+  const isFull = error.kind === 'targets_rate_limited' || error.kind === 'rate_limited'
+  const say = isFull ? logUpstream.debug : logUpstream.info
+  say('attempt failed, another follows', {
     ...fieldsOf(exchange, error),
     attempt_index: exchange.attempt?.index,
     status: error.upstreamStatus,
