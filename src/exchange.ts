@@ -90,8 +90,8 @@ export class Exchange {
   memberRules: HealthRules | undefined
   /** Keys of the buckets in which targets that failed the request have counted it: it counts there once. */
   counted: Set<string> | undefined
-  /** An upstream has begun to answer a stream: what it used is charged, whether or not the caller stays. */
-  hasStreamed = false
+  /** Part of an answer is on its way, of a stream or of one too large to hold: it is charged, however it ends. */
+  hasAnswered = false
   private memberLease: Lease | undefined
   firstByteAt: number | undefined
   settledAt: number | undefined

@@ -71,8 +71,12 @@ export interface ModelState {
   failed(error: GatewayError, rules: HealthRules, nowMs: number): void
   /** A background check is over. It starts no cooldown and ends none. */
   checked(result: CheckResult, nowMs: number): void
-  /** A check is due, and waits or runs from now on: until it is over, an earlier verdict does not get any older. */
+  /** A check is due, and waits for its turn from now on: meanwhile an earlier verdict does not get any older. */
   checkDue(nowMs: number): void
+  /** It runs: the earlier verdict holds for `stale_after_seconds` more at the most. */
+  checkStarted(nowMs: number): void
+  /** It has come to no verdict, by a mistake of ours. */
+  checkFellThrough(): void
   /** The model is no longer checked: what checks said means nothing any more. */
   unchecked(): void
   /** For groups: a failed check weighs more than a cooldown, since a group tries models that are merely in cooldown. */
@@ -151,6 +155,9 @@ export function healthRules(model: DirectModel): HealthRules {
 /** How long a model that was never measured stays behind the others after a failure, milliseconds. */
 const TRIED_IN_VAIN_MS = 60_000
 
+/** Statuses that say that the request was wrong, and nothing of the server. */
+const CALLERS_MISTAKES: ReadonlySet<number> = new Set([400, 413, 415, 422])
+
 /** Weight of the newest measurement. source: proxy-05 §3, `least_latency` */
 const LATENCY_ALPHA = 0.3
 
@@ -166,6 +173,7 @@ class State implements ModelState {
   private checkFailedReason: StatusReason | undefined
   /** When the check became due that is not over yet. */
   private checkDueAt: number | undefined
+  private checkStartedAt: number | undefined
   private triedInVainAt = Number.NEGATIVE_INFINITY
   private lastCheckedAt: number | undefined
   private lastCheck: CheckResult | undefined
@@ -187,10 +195,10 @@ class State implements ModelState {
   }
 
   failed(error: GatewayError, { cooldown }: HealthRules, nowMs: number): void {
-    if (error.kind !== 'client_disconnected') this.triedInVainAt = nowMs
     const failure = classify(error)
     if (!failure) return
     const { reason, status } = failure
+    if (status === undefined || !CALLERS_MISTAKES.has(status)) this.triedInVainAt = nowMs
     // What an operator excuses from cooldowns still tells `/admin/v1/health` whether the server works.
     if (status === undefined || DEFAULT_STATUSES.has(status)) this.failures += 1
     if (!cooldown.isEnabled) return
@@ -212,6 +220,15 @@ class State implements ModelState {
 
   checkDue(nowMs: number): void {
     this.checkDueAt ??= nowMs
+    this.checkStartedAt = undefined
+  }
+
+  checkStarted(nowMs: number): void {
+    this.checkStartedAt = nowMs
+  }
+
+  checkFellThrough(): void {
+    this.checkDueAt = undefined
   }
 
   checked(result: CheckResult, nowMs: number): void {
@@ -258,8 +275,10 @@ class State implements ModelState {
 
   private isUnhealthy({ staleAfterMs }: HealthRules, nowMs: number): boolean {
     if (staleAfterMs === undefined || this.checkFailedAt === undefined) return false
+    if (this.checkDueAt === undefined) return nowMs - this.checkFailedAt <= staleAfterMs
     // Checks may have to wait for one another: a verdict whose successor is under way still holds.
-    return Math.min(nowMs, this.checkDueAt ?? nowMs) - this.checkFailedAt <= staleAfterMs
+    if (this.checkDueAt - this.checkFailedAt > staleAfterMs) return false
+    return this.checkStartedAt === undefined || nowMs - this.checkStartedAt <= staleAfterMs
   }
 }
 

@@ -141,7 +141,10 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
     const held = isShort ? await response.text() : await readHeld(response, open)
-    if (typeof held !== 'string') return held
+    if (typeof held !== 'string') {
+      exchange.hasAnswered = true
+      return held
+    }
     const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, held)
     open.release()
     exchange.member?.measured(input.monotonic() - record.startedAt)
@@ -264,8 +267,11 @@ function parsed(text: string): unknown {
   }
 }
 
-/** Milliseconds that the words of a failed answer may take: its status says enough, and others may be there to answer. */
-const WORDS_MS = 1_000
+/**
+ * Milliseconds that the words of a failed answer may take. Of a 5xx only the log hears them, and another target may be there to
+ * answer; of a 4xx the caller does.
+ */
+const WORDS_MS = { server: 1_000, caller: 10_000 }
 
 /** The beginning of a body as text; what follows, or does not come in time, is left unread. */
 async function readSome(response: Response, max: number): Promise<string> {
@@ -273,7 +279,8 @@ async function readSome(response: Response, max: number): Promise<string> {
   if (!reader) return ''
   const pieces: Uint8Array[] = []
   let length = 0
-  const deadline = startDeadline(WORDS_MS, { onDeadline: () => reader.cancel().catch(() => {}) })
+  const ms = response.status >= 500 ? WORDS_MS.server : WORDS_MS.caller
+  const deadline = startDeadline(ms, { onDeadline: () => reader.cancel().catch(() => {}) })
   try {
     while (length < max) {
       const { done, value } = await reader.read()
@@ -341,7 +348,7 @@ async function openStream(
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
   exchange.member?.measured(record.firstEventMs)
-  exchange.hasStreamed = true
+  exchange.hasAnswered = true
   return { kind: 'stream', stream }
 }
 

@@ -51,8 +51,6 @@ export function errorCode(error: unknown): string {
  */
 export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: DialerOptions): Dial {
   const origins = new Map<string, Origin>()
-  // Half of the time is left for the connection that finds out.
-  const waitMs = Math.floor(connectTimeoutMs / 2)
   const through = proxy === undefined ? undefined : proxyEndpoint(proxy)
   const originOf = (name: string): Origin => {
     let origin = origins.get(name)
@@ -70,12 +68,15 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
   }
 
   /** `fetch` has no time limit for connecting: when no answer has come, one connection tells a slow answer from no host. */
-  const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number) => {
+  const watchConnect = async (request: DialRequest, origin: Origin, startedAt: number, isOver: () => boolean) => {
     if (origin.aliveAt >= startedAt) return
-    origin.probe ??= canConnect(through ?? request, connectTimeoutMs - waitMs).finally(() => {
+    origin.probe ??= canConnect(through ?? request, connectTimeoutMs).finally(() => {
       origin.probe = undefined
     })
-    if (await origin.probe) origin.aliveAt = monotonic()
+    const isThere = await origin.probe
+    // Its answer may have come meanwhile, or that of another request: then the host is there, however busy with connections.
+    if (isOver() || origin.aliveAt >= startedAt) return
+    if (isThere) origin.aliveAt = monotonic()
     else {
       request.onUnreachable(
         new GatewayError('transport_error', 'transport error: connection timed out', {
@@ -90,7 +91,9 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     const origin = originOf(request.origin)
     const startedAt = monotonic()
     const watch =
-      connectTimeoutMs > 0 ? startDeadline(waitMs, { onDeadline: () => watchConnect(request, origin, startedAt) }) : undefined
+      connectTimeoutMs > 0
+        ? startDeadline(connectTimeoutMs, { onDeadline: () => watchConnect(request, origin, startedAt, () => isOver) })
+        : undefined
     const init: FetchInit = {
       method: request.method ?? 'POST',
       headers: request.headers,
@@ -104,12 +107,15 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     }
     if (request.body !== undefined) init.body = request.body
     if (request.tls) init.tls = request.tls
+    let isOver = false
     const answered = (response: Response) => {
+      isOver = true
       watch?.cancel()
       origin.aliveAt = monotonic()
       return response
     }
     const failed = (error: unknown) => {
+      isOver = true
       watch?.cancel()
       throw error
     }
@@ -149,13 +155,14 @@ async function canConnect({ hostname, port, tls }: Endpoint, timeoutMs: number):
         resolve(true)
       },
       connectError() {
-        resolve(false)
+        // Refused now, and not when the request went out, which `fetch` would have told: the host drains, and may still answer it.
+        resolve(true)
       },
     },
   })
   connecting.then(
     socket => promise.then(() => socket.terminate()),
-    () => resolve(false),
+    () => resolve(true),
   )
   try {
     return await promise

@@ -104,6 +104,7 @@ export function createModelChecker(options: ModelCheckerOptions): ModelChecker {
     const controller = new AbortController()
     model.running = controller
     model.startedAt = clock.now()
+    modelHealth.of(model.entry.id).checkStarted(model.startedAt)
     const run = checkOnce(model, controller.signal)
       .then(
         probed => {
@@ -174,6 +175,7 @@ export function createModelChecker(options: ModelCheckerOptions): ModelChecker {
   }
 
   const logMistake = ({ entry }: Checked, error: unknown) => {
+    modelHealth.of(entry.id).checkFellThrough()
     const { message } = toGatewayError(error)
     log.error('a check could not be made', { model: entry.value.display_name, error: message, ...causeOf(error) })
   }

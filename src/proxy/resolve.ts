@@ -20,7 +20,7 @@ export type ResolvedModel =
   | { kind: 'group'; entry: GroupEntry }
 
 /** UTF-16 units of a name that a pattern may match. */
-const SPELLING_LENGTH_MAX = 512
+const SPELLING_LENGTH_MAX = 256
 
 /** The row that an alias stands for: the exact one, else the longest pattern that matches (proxy-01 §2). */
 export function findModel(snapshot: Snapshot, alias: string): ResolvedModel | undefined {

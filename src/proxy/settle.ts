@@ -13,8 +13,8 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   gateway.lifecycle.inFlight -= 1
   const { attempt } = exchange
   if (attempt && exchange.isStream) attempt.endedAt = exchange.settledAt
-  // A failed request has no tokens; a stream that was cut has its prompt and what came until then (proxy-01 §11).
-  if (exchange.status < 400 || exchange.hasStreamed) exchange.fillUsage()
+  // A failed request has no tokens; an answer that was cut has its prompt and what came until then (proxy-01 §11).
+  if (exchange.status < 400 || exchange.hasAnswered) exchange.fillUsage()
   else exchange.usage = undefined
   noteHealth(gateway, exchange)
   exchange.release(gateway.clock.now())

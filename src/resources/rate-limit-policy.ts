@@ -54,7 +54,12 @@ export const Leaf = z
       compilePattern(value, { ignoreCase: operator === '~*' })
     } catch (error) {
       if (!(error instanceof PatternError)) throw error
-      refuse('value', 'is no regular expression of RE2: no look-around, no back references, at most 1000 repetitions')
+      refuse(
+        'value',
+        error.isTooLarge
+          ? 'is too large a regular expression once its repetitions are written out: use smaller ones, or `*`'
+          : 'is no regular expression of RE2: no look-around, no back references, at most 1000 repetitions',
+      )
     }
   })
   .meta({

@@ -450,7 +450,7 @@ describe('members that are down', () => {
   })
 
   test('a failed answer whose body never ends is told by its status, and soon', async () => {
-    fleet = await startFleet(['a', 'b', 'c'])
+    fleet = await startFleet(['a', 'b'])
     const headOnly =
       (status: string): Handler =>
       async (_request, connection) => {
@@ -459,12 +459,20 @@ describe('members that are down', () => {
         await connection.stall()
       }
     await fleet.gateway.addGroup('group', { targets: ['a', 'b'] })
-    fleet.at('a').answer(headOnly('401 Unauthorized'))
-    expect((await fleet.ask('group')).status).toBe(401)
-    fleet.at('b').answer(headOnly('503 Unavailable'))
-    await fleet.gateway.addGroup('other', { targets: ['b', 'c'] })
-    expect((await fleet.ask('other', {}, { stream: true })).servedBy).toBe('c')
-    for (const name of ['a', 'b']) await fleet.at(name).whenCut(1)
+    fleet.at('a').answer(headOnly('503 Unavailable'))
+    expect((await fleet.ask('group', {}, { stream: true })).servedBy).toBe('b')
+    await fleet.at('a').whenCut(1)
+  })
+
+  test('the words of a request that was wrong are waited for', async () => {
+    fleet = await startFleet(['a'])
+    fleet.at('a').answer(async (_request, connection) => {
+      const body = JSON.stringify({ error: { message: 'too long', code: 'context_length_exceeded' } })
+      await connection.raw(`HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`)
+      await Bun.sleep(1_200)
+      await connection.raw(body)
+    })
+    expect((await fleet.ask('a')).error).toMatchObject({ message: 'too long', code: 'context_length_exceeded' })
   })
 
   test('a caller who gives up on a stalled stream does not make its server well', async () => {
@@ -496,6 +504,14 @@ describe('members that are down', () => {
     clock.advance(60_000)
     for (let call = 0; call < 2; call += 1) statuses.push((await fleet.ask('group')).status)
     expect(statuses).toEqual([404, 200, 200, 200, 404, 200])
+  })
+
+  test('least_latency goes on measuring a server to which a caller has sent a wrong request', async () => {
+    fleet = await startFleet(['a', 'b'])
+    fleet.at('a').answerInTurn(failsWith(422), answersAs('a'))
+    await fleet.gateway.addGroup('group', { strategy: 'least_latency', targets: ['a', 'b'] })
+    expect((await fleet.ask('group')).status).toBe(422)
+    expect((await fleet.ask('group')).servedBy).toBe('a')
   })
 })
 

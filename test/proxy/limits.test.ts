@@ -331,6 +331,32 @@ describe('who is charged', () => {
     expect(left).toBeGreaterThan(100_000 - 10_200)
   })
 
+  test('an answer too large to hold is charged, though its caller leaves in the middle', async () => {
+    const clock = testClock(START)
+    fleet = await startFleet(['a'], { clock, apiKey: { rate_limit: { tpm: 1_000_000_000 } } })
+    fleet.at('a').answerInTurn(
+      async (_request, connection) => {
+        const filler = 'x'.repeat(1_048_576)
+        await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n')
+        await connection.chunk('{"choices":["')
+        for (let mib = 0; mib < 70; mib += 1) await connection.chunk(filler)
+        await connection.stall()
+      },
+      (_request, connection) => connection.json(200, chatAnswer()),
+    )
+    const leaving = new AbortController()
+    const large = await fleet.gateway.chat(
+      { model: 'a', messages: [{ role: 'user', content: 'x'.repeat(40_000) }] },
+      {},
+      leaving.signal,
+    )
+    await large.body?.getReader().read()
+    leaving.abort()
+    await fleet.gateway.idle()
+    const left = Number((await fleet.ask('a')).headers.get('x-ratelimit-remaining-tokens'))
+    expect(left).toBeLessThan(1_000_000_000 - 10_000)
+  })
+
   test('a policy over several targets counts a request once, however many of them fail it', async () => {
     const clock = testClock(START)
     fleet = await startFleet(['a', 'b', 'c'], { clock })
@@ -349,8 +375,8 @@ describe('who is charged', () => {
   test('a name of a pattern that is too long for a model is not found: no policy looks through it', async () => {
     fleet = await startFleet([])
     await fleet.gateway.addModel({ display_name: 'any/*' })
-    expect((await fleet.ask(`any/${'x'.repeat(508)}`)).status).toBe(502)
-    expect((await fleet.ask(`any/${'x'.repeat(509)}`)).status).toBe(404)
+    expect((await fleet.ask(`any/${'x'.repeat(252)}`)).status).toBe(502)
+    expect((await fleet.ask(`any/${'x'.repeat(253)}`)).status).toBe(404)
   })
 })
 
