@@ -405,6 +405,11 @@ describe('rate-limit policies', () => {
       on({ ...name, value: `(${PASTED}` }),
       'failed at /conditions/0/value: is no regular expression of RE2',
     ],
+    [
+      'a pattern that repetitions make too large',
+      on({ ...name, value: 'x{0,999}y{0,999}' }),
+      '/value: is too large a regular expression',
+    ],
     ['a look-ahead', on({ ...name, value: '(?=a)' }), 'failed at /conditions/0/value: is no regular expression of RE2'],
     ['a back reference', on({ ...name, value: '(a)\\1' }), 'failed at /conditions/0/value: is no regular expression of RE2'],
     [
