@@ -96,6 +96,16 @@ export function toGatewayError(error: unknown): GatewayError {
   })
 }
 
+/** What the log is told of an error's cause, and callers never are. */
+export function causeOf(error: unknown): { cause?: string; code?: string } {
+  if (!(error instanceof Error) || error.cause === undefined) return {}
+  const { cause } = error
+  return {
+    cause: cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
+    ...(typeof cause === 'object' && cause !== null && 'code' in cause ? { code: String(cause.code) } : {}),
+  }
+}
+
 /** The caller went away before its answer was over. */
 export function clientGone(): GatewayError {
   return new GatewayError('client_disconnected', 'the caller disconnected')

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Clock, Lifecycle } from '../gateway.ts'
 import { type ModelHealth, STATUS_REASONS } from '../model-health.ts'
 import { kinds } from '../resources/index.ts'
-import { modelStatus } from '../status/models.ts'
+import { MODEL_STATUSES, modelStatus } from '../status/models.ts'
 import type { Store } from '../store/store.ts'
 import { COMMIT, VERSION } from '../version.ts'
 import { allDangling } from './references.ts'
@@ -35,7 +35,7 @@ export const HealthResponse = z
               '0: fewer than 4 consecutive upstream failures. 1: from 4. 2: from 8. A success resets it. Of a model group always 0.',
             ),
           status: z
-            .enum(['healthy', 'unhealthy', 'cooldown', 'not_applicable'])
+            .enum(MODEL_STATUSES)
             .describe('What groups make of it now, as `/admin/v1/models/status` tells it with its times.'),
           status_reason: z
             .enum(STATUS_REASONS)

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { STATUS_REASONS } from '../model-health.ts'
 import { kinds, REGISTRY } from '../resources/index.ts'
 import { MASK } from '../resources/provider-key.ts'
+import { MODEL_STATUSES } from '../status/models.ts'
 import { VERSION } from '../version.ts'
 import { HealthResponse } from './health.ts'
 import { CALLER_ERROR_DESCRIPTIONS, type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
@@ -219,7 +220,7 @@ function schemas(): Record<string, JsonSchema> {
       kind: { type: 'string', enum: ['direct', 'routing'], description: '`routing`: a model group.' },
       status: {
         type: 'string',
-        enum: ['healthy', 'unhealthy', 'cooldown', 'not_applicable'],
+        enum: [...MODEL_STATUSES],
         description:
           '`cooldown`: left out of groups after a failure. `unhealthy`: its background check fails. Of a model group always `not_applicable`.',
       },

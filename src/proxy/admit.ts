@@ -1,13 +1,13 @@
 import { GatewayError } from '../errors.ts'
 import { printable } from '../lib/log.ts'
-import type { BucketLimit, Lease, Limiter, Limits, Refusal } from '../limits/limit.ts'
+import { type BucketLimit, isRefusal, type Lease, type Limiter, type Refusal } from '../limits/limit.ts'
 import { compilePolicies, type Matched, type PolicySet, type Subject } from '../limits/policy-set.ts'
 import type { RemainingLimits } from '../limits/remaining.ts'
 import type { RateLimit } from '../resources/rate-limit.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
 import type { ResolvedModel } from './resolve.ts'
-import type { Member, Route } from './route.ts'
+import type { Member, RoutedGroup } from './route.ts'
 
 /** The buckets that a request goes through: those that are always there, and those of policies with schedules. */
 type Plan = { always: readonly BucketLimit[]; scheduled: readonly Matched[] }
@@ -24,7 +24,7 @@ export type Admission = {
   admitMember(
     snapshot: Snapshot,
     caller: CallerKey,
-    group: NonNullable<Route['group']>,
+    group: RoutedGroup,
     member: Member,
     nowMs: number,
     counted: ReadonlySet<string> | undefined,
@@ -54,7 +54,7 @@ const SPELLINGS_MAX = 1_000
 export function createAdmission(limiter: Limiter, remaining: RemainingLimits): Admission {
   // What matches a request is worked out once for each pair of key and model: no request looks at all policies.
   const sets = new WeakMap<object, Remembered>()
-  const keyLimits = new WeakMap<Entry<'api_keys'>, BucketLimit>()
+  const keyLimits = new WeakMap<Entry<'api_keys'>, { limit: BucketLimit | undefined }>()
 
   const setOf = (snapshot: Snapshot) => {
     const rows = snapshot.entries.rate_limit_policies
@@ -72,13 +72,12 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
   }
 
   const keyLimitOf = ({ entry }: CallerKey): BucketLimit | undefined => {
-    if (entry.value.rate_limit === undefined) return undefined
-    let limit = keyLimits.get(entry)
-    if (!limit) {
-      limit = { key: `api_key:${entry.id}`, limits: entry.value.rate_limit, layer: 'api_key' }
-      keyLimits.set(entry, limit)
+    let known = keyLimits.get(entry)
+    if (!known) {
+      known = { limit: bucketLimit(`api_key:${entry.id}`, 'api_key', entry.value.rate_limit) }
+      keyLimits.set(entry, known)
     }
-    return isLimited(limit.limits) ? limit : undefined
+    return known.limit
   }
 
   const planOf = (snapshot: Snapshot, caller: CallerKey, model: ResolvedModel, alias: string): Plan => {
@@ -110,7 +109,7 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
     return remembered(ofSpelling, caller, model.entry, make)
   }
 
-  const memberPlanOf = (snapshot: Snapshot, caller: CallerKey, group: NonNullable<Route['group']>, member: Member): Plan => {
+  const memberPlanOf = (snapshot: Snapshot, caller: CallerKey, group: RoutedGroup, member: Member): Plan => {
     const { policies, memberPlans } = setOf(snapshot)
     let plans = memberPlans.get(group.entry)
     if (!plans) {
@@ -135,7 +134,7 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
   return {
     admit(snapshot, caller, model, alias, nowMs) {
       const outcome = enter(limiter, planOf(snapshot, caller, model, alias), nowMs)
-      if (outcome && 'scope' in outcome) {
+      if (outcome && isRefusal(outcome)) {
         limiter.reject(outcome)
         throw rateLimited(outcome)
       }
@@ -144,7 +143,7 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
     reject: limiter.reject,
     admitMember(snapshot, caller, group, member, nowMs, counted) {
       const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs, counted)
-      return outcome && 'scope' in outcome ? { refusal: outcome } : { lease: outcome }
+      return outcome && isRefusal(outcome) ? { refusal: outcome } : { lease: outcome }
     },
     describe(caller, model, headers, nowMs) {
       const limit = keyLimitOf(caller)
@@ -195,11 +194,13 @@ function subjectOf({ entry }: CallerKey): Pick<Subject, 'apiKeyId' | 'teamId' | 
 
 /** The bucket of a model or group; a direct request and one through a group share it (proxy-06 §3). */
 function modelLimit(id: string, limits: RateLimit | undefined): BucketLimit | undefined {
-  return limits !== undefined && isLimited(limits) ? { key: `model:${id}`, limits, layer: 'model' } : undefined
+  return bucketLimit(`model:${id}`, 'model', limits)
 }
 
-function isLimited(limits: Limits): boolean {
-  return Object.values(limits).some(each => each !== undefined)
+/** Undefined where no limit is set. */
+function bucketLimit(key: string, layer: BucketLimit['layer'], limits: RateLimit | undefined): BucketLimit | undefined {
+  const isLimited = limits !== undefined && Object.values(limits).some(each => each !== undefined)
+  return isLimited ? { key, limits, layer } : undefined
 }
 
 function planned(own: readonly (BucketLimit | undefined)[], matched: readonly Matched[]): Plan {

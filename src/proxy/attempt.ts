@@ -10,7 +10,7 @@ import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
-import { cutMessage, errorInside, rewriteAnswer, undecodable } from './rewrite-answer.ts'
+import { cutMessage, errorInside, rewriteAnswer, undecodable, upstreamWords } from './rewrite-answer.ts'
 import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
 import type { Target } from './route.ts'
 import { addTemplated } from './upstream.ts'
@@ -224,7 +224,7 @@ async function failedAnswer(input: AttemptInput, target: Target, response: Respo
     })
   }
   if (status >= 400 && status < 500) {
-    const told = target.upstream.adapter.error(parsed(text))
+    const told = upstreamWords(target.upstream.adapter, text)
     return new GatewayError('upstream_error', cutMessage(told?.message ?? (text.trim() || `upstream returned ${status}`)), {
       status,
       code: told?.code,
@@ -257,14 +257,6 @@ const SECONDS_MAX = 999_999_999
 
 export function wholeSeconds(header: string | null): number | undefined {
   return header !== null && /^\d+$/.test(header.trim()) ? Math.min(Number(header.trim()), SECONDS_MAX) : undefined
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 /**

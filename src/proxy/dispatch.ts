@@ -116,7 +116,7 @@ async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayE
     const isOver = caller.isGone || isCommitted()
     const hasNext = index + 1 < route.candidates.length
     if (!isOver && target && tried <= retriesOf(input, member, hasNext) && mayRetry(failure, member, route)) {
-      logAttempt(input.log, exchange, failure, 'retry')
+      logAttempt(input.log, 'info', exchange, failure, 'retry')
       await pause(backoffMs(tried, failure.retryAfterSecs, random), caller)
       tried += 1
       if (caller.isGone) failure = clientGone()
@@ -132,7 +132,8 @@ async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayE
       if (refusal) admission.reject(refusal)
       return giveUp(input, everyTargetIsFull(failure, soonestSecs))
     }
-    logAttempt(input.log, exchange, failure, 'fallback')
+    // A member that has no room is no failure: groups that fill one server after the other would log every request twice.
+    logAttempt(input.log, isFull(failure) ? 'debug' : 'info', exchange, failure, 'fallback')
     exchange.passOn()
     index += 1
     tried = 1

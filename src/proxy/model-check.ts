@@ -1,4 +1,4 @@
-import { GatewayError, toGatewayError } from '../errors.ts'
+import { causeOf, GatewayError, toGatewayError } from '../errors.ts'
 import type { Clock } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
 import type { ModelHealth } from '../model-health.ts'
@@ -212,14 +212,4 @@ function checkOf(entry: Entry<'models'>): BackgroundModelCheck | undefined {
 /** A clock that was set back must not stop the checks until it has caught up: then one is due at once. */
 function isDue({ startedAt, check }: Checked, nowMs: number): boolean {
   return startedAt === undefined || nowMs >= startedAt + check.interval_seconds * 1_000 || nowMs < startedAt
-}
-
-/** What the runtime said, for the log alone. */
-function causeOf(error: unknown): { cause?: string; code?: string } {
-  if (!(error instanceof Error) || error.cause === undefined) return {}
-  const { cause } = error
-  return {
-    cause: cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
-    ...(typeof cause === 'object' && cause !== null && 'code' in cause ? { code: String(cause.code) } : {}),
-  }
 }

@@ -9,7 +9,7 @@ import { Caller } from './caller.ts'
 import type { Dial } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import { chatCompletions } from './endpoints/chat-completions.ts'
-import { cutMessage, rewriteAnswer } from './rewrite-answer.ts'
+import { cutMessage, rewriteAnswer, upstreamWords } from './rewrite-answer.ts'
 import { addTemplated, type Upstream } from './upstream.ts'
 
 /** The model that a check asks for, and where. */
@@ -186,18 +186,10 @@ function judged(check: BackgroundModelCheck, status: number | undefined, error: 
 function answeredBadly({ adapter }: Upstream, status: number, text: string, path?: string): GatewayError {
   const asked = path === undefined ? `upstream returned ${status}` : `GET ${path} returned ${status}`
   const advice = status >= 300 && status < 400 ? '; redirects are not followed; check api_base' : ''
-  const words = adapter.error(parsed(text))?.message
+  const words = upstreamWords(adapter, text)?.message
   return new GatewayError('upstream_error', cutMessage(asked + advice + (words === undefined ? '' : `: ${words}`)), {
     upstreamStatus: status,
   })
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 /**

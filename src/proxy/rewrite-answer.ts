@@ -176,6 +176,17 @@ export function errorInside(adapter: Adapter, text: string): GatewayError | unde
   })
 }
 
+/** What an upstream says of a failure, where its body is JSON that this dialect understands. */
+export function upstreamWords(adapter: Adapter, text: string): ReturnType<Adapter['error']> {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  return adapter.error(body)
+}
+
 /** proxy-01 §8: at most 1,024 bytes of an upstream's words, cut on a character boundary. */
 export function cutMessage(message: string): string {
   const bytes = Buffer.from(message)

@@ -42,11 +42,14 @@ export type Member = Candidate & {
 /** What a group adds to the rules of trying again (proxy-05 §4). */
 export type GroupRules = { retriesOn429: boolean; fallbackStatuses: ReadonlySet<number> }
 
+/** The group that was asked for. */
+export type RoutedGroup = { entry: GroupEntry; rules: GroupRules }
+
 /** The targets of one request, the one to try first in front. */
 export type Route = {
   candidates: readonly Member[]
   /** Undefined for a direct model. */
-  group: { entry: GroupEntry; rules: GroupRules } | undefined
+  group: RoutedGroup | undefined
   /**
    * Makes a candidate ready to be called.
    * throws: invalid_upstream_config, provider_unavailable, invalid_upstream_credentials
@@ -73,7 +76,7 @@ type Compiled = { upstream: Upstream } | { problem: GatewayError }
 
 type CompiledGroup = {
   plan: Group<Member>
-  route: NonNullable<Route['group']>
+  route: RoutedGroup
   hashKey: ReturnType<typeof compileHashKey>
   memory: GroupMemory
   /** Whether a member has a list of addresses of its own. */

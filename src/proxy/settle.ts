@@ -1,4 +1,4 @@
-import type { GatewayError } from '../errors.ts'
+import { causeOf, type GatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
@@ -84,12 +84,14 @@ export function logCause(gateway: Gateway, exchange: Exchange): void {
 }
 
 /** A try that failed and is followed by another one: of the failure that ends the request `logCause` tells. */
-export function logAttempt(log: Log, exchange: Exchange, error: GatewayError, next: 'retry' | 'fallback'): void {
-  const logUpstream = log.as('upstream')
-  // A member that had no room is no failure: groups that fill one server after the other would log every request twice.
-  const isFull = error.kind === 'targets_rate_limited' || error.kind === 'rate_limited'
-  const say = isFull ? logUpstream.debug : logUpstream.info
-  say('attempt failed, another follows', {
+export function logAttempt(
+  log: Log,
+  level: 'info' | 'debug',
+  exchange: Exchange,
+  error: GatewayError,
+  next: 'retry' | 'fallback',
+): void {
+  log.as('upstream')[level]('attempt failed, another follows', {
     ...fieldsOf(exchange, error),
     attempt_index: exchange.attempt?.index,
     status: error.upstreamStatus,
@@ -97,15 +99,14 @@ export function logAttempt(log: Log, exchange: Exchange, error: GatewayError, ne
   })
 }
 
-function fieldsOf(exchange: Exchange, { kind, cause }: GatewayError) {
+function fieldsOf(exchange: Exchange, error: GatewayError) {
   return {
     request_id: exchange.requestId,
     model: exchange.model,
     provider_key: exchange.providerKeyName,
     upstream: exchange.upstreamOrigin,
-    kind,
-    cause: cause === undefined ? undefined : cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
-    code: typeof cause === 'object' && cause !== null && 'code' in cause ? String(cause.code) : undefined,
+    kind: error.kind,
+    ...causeOf(error),
   }
 }
 

@@ -5,12 +5,15 @@ import type { Entry } from '../store/store.ts'
 /** A point in time as the contract writes it. */
 export type EpochTime = { secs_since_epoch: number; nanos_since_epoch: number }
 
+/** `not_applicable`: a model group, which has no upstream of its own. */
+export const MODEL_STATUSES = ['healthy', 'unhealthy', 'cooldown', 'not_applicable'] as const
+
 /** One row of `/admin/v1/models/status` and `/status/models`. */
 export type ModelStatus = {
   id: string
   display_name: string
   kind: 'direct' | 'routing'
-  status: 'healthy' | 'unhealthy' | 'cooldown' | 'not_applicable'
+  status: (typeof MODEL_STATUSES)[number]
   /** During a cooldown. */
   cooldown_until?: EpochTime
   /** After a background check. */
