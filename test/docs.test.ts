@@ -34,7 +34,7 @@ describe('docs/troubleshooting.md', () => {
   }
 
   test('explains every class of a transport error', () => {
-    const source = read('src/proxy/dial.ts')
+    const source = read('src/lib/transport-cause.ts')
     const table = source.slice(source.indexOf('const CAUSES'), source.indexOf('\n]\n', source.indexOf('const CAUSES')))
     const classes = [...table.matchAll(/, '([^']+)'\]/g)].map(match => match[1] ?? '')
     expect(classes.length).toBeGreaterThan(5)

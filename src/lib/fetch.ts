@@ -10,7 +10,7 @@ export type TlsOptions = {
 export type FetchInit = {
   method: string
   headers: Record<string, string>
-  body?: string
+  body?: string | Uint8Array<ArrayBuffer>
   signal: AbortSignal
   /** A redirect is an answer: the credential never follows one. */
   redirect: 'manual'

@@ -1,6 +1,9 @@
 import { GatewayError } from '../errors.ts'
 import { startDeadline } from '../lib/deadlines.ts'
 import type { Fetch, FetchInit, TlsOptions } from '../lib/fetch.ts'
+import { errorCode, transportCause } from '../lib/transport-cause.ts'
+
+export { errorCode }
 
 export type DialRequest = {
   url: string
@@ -38,10 +41,6 @@ export type DialerOptions = {
 
 /** Codes of a connection that broke, as against one that was never had. */
 const BROKEN = new Set(['ECONNRESET', 'ConnectionClosed', 'EPIPE', 'ECONNABORTED', 'HTTP2_CONNECTION_CLOSED', 'UND_ERR_SOCKET'])
-
-export function errorCode(error: unknown): string {
-  return typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string' ? error.code : ''
-}
 
 /**
  * The one way out of the gateway. A connection that breaks before the first byte of an answer is most often one that the
@@ -182,28 +181,12 @@ function proxyEndpoint(text: string): Endpoint {
   }
 }
 
-const CAUSES: readonly [code: RegExp, words: string][] = [
-  [/^(?:ECONNREFUSED|ConnectionRefused)$/, 'connection refused'],
-  [/^(?:ENOTFOUND|EAI_AGAIN|EAI_NODATA|EAI_NONAME|DNS|DNSError)/, 'name not found'],
-  [/^(?:EHOSTUNREACH|ENETUNREACH|EHOSTDOWN|ENETDOWN)$/, 'host unreachable'],
-  [/^(?:ETIMEDOUT|ConnectionTimeout)$/, 'connection timed out'],
-  [/CERT|SELF_SIGNED|UNABLE_TO|ISSUER|HOSTNAME|ALTNAME|UNTRUSTED/i, 'certificate not trusted'],
-  [/SSL|TLS|HANDSHAKE|^EPROTO$/i, 'TLS handshake failed'],
-  [/^(?:ECONNRESET|ConnectionClosed|EPIPE|ECONNABORTED)$/, 'connection reset'],
-  [/Malformed|InvalidHTTP|HPE_|HTTP(?!s?:)/i, 'the answer is not HTTP'],
-]
-
 /**
  * The class of a transport error, for callers: they never see a host or an address. The log gets the cause under the
  * request id.
  */
 export function transportError(error: unknown): GatewayError {
-  const code = errorCode(error)
-  const message = error instanceof Error ? error.message : ''
-  const known =
-    CAUSES.find(([pattern]) => pattern.test(code)) ??
-    (code === '' ? CAUSES.find(([pattern]) => pattern.test(message)) : undefined)
-  return new GatewayError('transport_error', `transport error: ${known?.[1] ?? 'connection failed'}`, {
+  return new GatewayError('transport_error', `transport error: ${transportCause(error)}`, {
     cause: error,
     retry: 'yes',
   })
