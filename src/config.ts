@@ -2,7 +2,7 @@
  * The configuration of the process: defaults, then the file, then `AISIX_*` variables; read once, at the start.
  * Source: control-bootstrap §1 and §2.
  */
-import { dirname, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { applyEnvironment } from './config/environment.ts'
 import { explain, valueAt } from './config/explain.ts'
 import { type Environment, isTree, type ReadFile, readBounded, readConfigFile, type Tree } from './config/file.ts'
@@ -151,9 +151,10 @@ function applyRustLog(config: Config, origins: Origins, env: Environment): strin
   return []
 }
 
-/** The configuration with the paths of files made absolute. */
+/** The configuration with the paths of files made absolute, and those that follow from others. */
 function withAbsolutePaths(config: Config, folder: string): Config {
   const absolute = (path: string) => resolve(folder, path)
+  const besideStore = (name: string) => join(dirname(config.store.path), name)
   const pair = (tls: Config['proxy']['tls']) => tls && { cert_file: absolute(tls.cert_file), key_file: absolute(tls.key_file) }
   const { ca_file, client_cert_file, client_key_file, verify } = config.upstream.tls
   return {
@@ -161,6 +162,8 @@ function withAbsolutePaths(config: Config, folder: string): Config {
     proxy: { ...config.proxy, tls: pair(config.proxy.tls) },
     admin: { ...config.admin, tls: pair(config.admin.tls) },
     store: { ...config.store, path: absolute(config.store.path) },
+    usage: { ...config.usage, path: absolute(config.usage.path ?? besideStore('usage.db')) },
+    budgets: { ...config.budgets, path: absolute(config.budgets.path ?? besideStore('budgets.db')) },
     upstream: {
       ...config.upstream,
       tls: {

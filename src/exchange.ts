@@ -1,6 +1,46 @@
 import type { GatewayError } from './errors.ts'
 import type { Lease } from './limits/limit.ts'
 import type { HealthRules, ModelState } from './model-health.ts'
+import type { Price } from './pricing/price.ts'
+import type { EndpointLabels } from './telemetry/endpoint-labels.ts'
+
+/**
+ * Who asked and what was asked: the part of records and metrics that repeats from request to request. Interned: the requests
+ * of one caller key at one target share one object, which whoever keeps records may use as a key. Absent values are ''.
+ */
+export type Labels = {
+  readonly apiKeyId: string
+  readonly teamId: string
+  readonly userId: string
+  readonly userName: string
+  /** Configured name that was asked for: the group's, the model's, or a pattern's; never the caller's own text. */
+  readonly name: string
+  /** The direct model that was tried, or the row that was asked for where none was. */
+  readonly modelId: string
+  readonly model: string
+  /** The model is a member of the group `name`. */
+  readonly isMember: boolean
+  readonly provider: string
+  /** As the row has it: of a pattern with its `*`. */
+  readonly upstreamModel: string
+  readonly providerKeyId: string
+  readonly providerKeyName: string
+}
+
+export const NO_LABELS: Labels = {
+  apiKeyId: '',
+  teamId: '',
+  userId: '',
+  userName: '',
+  name: '',
+  modelId: '',
+  model: '',
+  isMember: false,
+  provider: '',
+  upstreamModel: '',
+  providerKeyId: '',
+  providerKeyName: '',
+}
 
 /** Token counts of one request, as far as they are known. */
 export type Usage = {
@@ -16,9 +56,12 @@ export type Usage = {
 /** What one try at one target came to. */
 export type Attempt = {
   index: number
-  /** The direct model that was tried: a member where a group was asked for. */
-  modelId: string
-  model: string
+  /** The caller and the direct model that was tried: a member where a group was asked for. */
+  labels: Labels
+  /** What its tokens cost; undefined where the model has no price. */
+  price: Price | undefined
+  /** False for a candidate that was passed over: no upstream was asked. */
+  isCalled: boolean
   kind: 'initial' | 'retry' | 'fallback'
   startedAt: number
   endedAt: number | undefined
@@ -26,23 +69,26 @@ export type Attempt = {
   firstEventMs: number | undefined
   status: number | undefined
   errorKind: string | undefined
+  errorMessage: string | undefined
   /** The upstream's own id of its answer. */
   providerRequestId: string | undefined
   providerModelVersion: string | undefined
 }
 
-/** A new record of a try at a model. */
-export function openAttempt(exchange: Exchange, kind: Attempt['kind'], modelId: string, model: string, now: number): Attempt {
+/** A new record of a try at the model that the exchange speaks of. */
+export function openAttempt(exchange: Exchange, kind: Attempt['kind'], price: Price | undefined, now: number): Attempt {
   const attempt: Attempt = {
     index: exchange.attempts.length,
-    modelId,
-    model,
+    labels: exchange.labels,
+    price,
+    isCalled: true,
     kind,
     startedAt: now,
     endedAt: undefined,
     firstEventMs: undefined,
     status: undefined,
     errorKind: undefined,
+    errorMessage: undefined,
     providerRequestId: undefined,
     providerModelVersion: undefined,
   }
@@ -59,17 +105,15 @@ export type Outcome = 'success' | 'error' | 'client_disconnected'
 export class Exchange {
   /** Name of the endpoint: `chat`, `embeddings` …; undefined before one is known. */
   handler: string | undefined
-  provider: string | undefined
-  /** Alias or pattern of the row that served, never the caller's spelling of a pattern's match. */
-  model: string | undefined
-  modelId: string | undefined
+  /** Who asks and for what, as far as it is known by now; in the end the target that was tried last. */
+  labels: Labels = NO_LABELS
   requestedModel: string | undefined
-  upstreamModel: string | undefined
-  providerKeyId: string | undefined
-  providerKeyName: string | undefined
   /** Scheme, host and port of the upstream: for the log alone, callers never see it. */
   upstreamOrigin: string | undefined
-  apiKeyId: string | undefined
+  /** Headers of the caller; undefined where nobody will ask for them. */
+  callerHeaders: Headers | undefined
+  /** The caller's program, in its own words. */
+  userAgent: string | undefined
   isStream = false
   status = 0
   error: GatewayError | undefined
@@ -82,6 +126,7 @@ export class Exchange {
   contentBytes = 0
   /** The group that was asked for, where one was; `model` is then the member that was tried last. */
   group: string | undefined
+  groupId: string | undefined
   /** What the request holds of the limits of its key, its model and the policies, from admission until it settles. */
   lease: Lease | undefined
   /** The model that is being tried, or that is answering; undefined between tries and once all have failed. */
@@ -93,13 +138,18 @@ export class Exchange {
   /** Part of an answer is on its way, of a stream or of one too large to hold: it is charged, however it ends. */
   hasAnswered = false
   private memberLease: Lease | undefined
+  /** When the head of the answer went out, and the first thing that its caller could use. `clock.monotonic()` */
+  headAt: number | undefined
   firstByteAt: number | undefined
+  /** Texts, where an exporter wants them. */
+  capture: Capture | undefined
   settledAt: number | undefined
 
   constructor(
     readonly requestId: string,
     readonly method: string,
     readonly path: string,
+    readonly endpoint: EndpointLabels,
     /** The caller's address; asked of the socket only when somebody wants to know. */
     readonly clientIp: () => string,
     /** `clock.monotonic()` at arrival. */
@@ -174,6 +224,30 @@ export class Exchange {
       reasoningTokens: told?.reasoningTokens ?? 0,
       isEstimated: !told || promptTokens !== told.promptTokens || completionTokens !== told.completionTokens,
     }
+  }
+}
+
+/** Text of a request and its answer that is kept for exporters, each up to `bytesMax` UTF-16 units. */
+export class Capture {
+  prompt = ''
+  response = ''
+  isTruncated = false
+
+  constructor(private readonly unitsMax: number) {}
+
+  ask(text: string): void {
+    this.prompt = this.cut(text)
+  }
+
+  answer(text: string): void {
+    if (this.response.length < this.unitsMax || text === '') this.response = this.cut(this.response + text)
+    else this.isTruncated = true
+  }
+
+  private cut(text: string): string {
+    if (text.length <= this.unitsMax) return text
+    this.isTruncated = true
+    return text.slice(0, this.unitsMax)
   }
 }
 

@@ -1,10 +1,16 @@
+import type { Budgets } from './budgets/budget.ts'
 import type { Config } from './config.ts'
+import type { Exchange } from './exchange.ts'
+import type { Exporters } from './exporters/exporter.ts'
+import type { Ledger } from './ledger/ledger.ts'
 import type { Fetch } from './lib/fetch.ts'
 import type { Log } from './lib/log.ts'
 import type { Limiter } from './limits/limit.ts'
 import type { RemainingLimits } from './limits/remaining.ts'
 import type { ModelHealth } from './model-health.ts'
 import type { Store } from './store/store.ts'
+import type { Registry } from './telemetry/registry.ts'
+import type { RequestMetrics } from './telemetry/request-metrics.ts'
 
 /** Time as the gateway sees it, a field so that tests can pass their own. */
 export type Clock = {
@@ -32,6 +38,13 @@ export type Gateway = {
   /** What keys had left of their limits when they were last answered. */
   remainingLimits: RemainingLimits
   lifecycle: Lifecycle
+  /** Every metric that is counted as it happens. */
+  registry: Registry
+  metrics: RequestMetrics
+  /** Where a record of every request goes. */
+  ledger: Ledger
+  budgets: Budgets
+  exporters: Exporters
 }
 
 /** Where the process is between its start and its end; what the health endpoints tell. */
@@ -39,6 +52,6 @@ export type Lifecycle = {
   /** Set by the first signal to stop. */
   isDraining: boolean
   /** Exchanges that have begun and not settled: requests whose answer, stream included, is not over. */
-  inFlight: number
+  inFlight: Set<Exchange>
   startedAtMs: number
 }

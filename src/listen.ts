@@ -11,8 +11,12 @@ import { createModelHealth } from './model-health.ts'
 import { createProxyApp } from './proxy/app.ts'
 import type { ModelChecker } from './proxy/model-check.ts'
 import { createStatusApp } from './status/app.ts'
+import { createGatewayMetrics } from './status/gateway-metrics.ts'
 import { limitMetrics } from './status/limit-metrics.ts'
 import { openSqliteStore, StoreOpenError } from './store/index.ts'
+import { metricFamilies, RESOURCE_LABELS } from './telemetry/families.ts'
+import { Registry } from './telemetry/registry.ts'
+import { createRequestMetrics } from './telemetry/request-metrics.ts'
 import { COMMIT, VERSION } from './version.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -51,6 +55,8 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     log.warn('the process could not start itself anew: at most 256 upstream requests run at once')
   }
 
+  const { metrics: metricsConfig } = config.observability
+  const registry = new Registry(metricsConfig.max_series, metricFamilies(metricsConfig.buckets))
   let gateway: Gateway
   try {
     gateway = {
@@ -63,7 +69,10 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
       modelHealth: createModelHealth(),
       limiter: createLimiter(),
       remainingLimits: new RemainingLimits(),
-      lifecycle: { isDraining: false, inFlight: 0, startedAtMs: systemClock.now() },
+      registry,
+      metrics: createRequestMetrics(registry, metricsConfig.client_type_rules),
+      ...notYet(),
+      lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: systemClock.now() },
     }
   } catch (error) {
     if (!(error instanceof StoreOpenError)) throw error
@@ -97,7 +106,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   const second = signals.next()
   const ended = await Promise.race([drain(gateway, listeners, first), second.then(name => ({ second: name }))])
   if (typeof ended === 'object') {
-    log.warn('second signal: ending at once', { in_flight: gateway.lifecycle.inFlight })
+    log.warn('second signal: ending at once', { in_flight: gateway.lifecycle.inFlight.size })
     await log.flush(FLUSH_MS)
     return ended.second === 'SIGINT' ? 130 : 143
   }
@@ -186,7 +195,7 @@ function openListeners(
       clock,
       modelHealth,
       metricsPath: prometheus.path,
-      moreMetrics: () => limitMetrics(gateway.limiter, gateway.remainingLimits, store.snapshot),
+      moreMetrics: scrapedPieces(gateway),
     })
     try {
       listeners.push({ label: 'metrics', server: bind('metrics', prometheus.addr, statusApp.fetch, undefined, gateway) })
@@ -197,6 +206,58 @@ function openListeners(
     }
   }
   return proxyApp.modelChecker
+}
+
+/** What the scrape page says besides the configuration. */
+function scrapedPieces(gateway: Gateway): () => Generator<string> {
+  const { limiter, remainingLimits, registry, store } = gateway
+  const gatewayMetrics = createGatewayMetrics(gateway)
+  return function* () {
+    const { snapshot } = store
+    for (const [label, kind] of Object.entries(RESOURCE_LABELS)) registry.drop(label, id => snapshot.entries[kind].has(id))
+    yield limitMetrics(limiter, remainingLimits, snapshot)
+    yield gatewayMetrics()
+    yield* registry.pages()
+  }
+}
+
+function notYet(): Pick<Gateway, 'ledger' | 'budgets' | 'exporters'> {
+  return {
+    ledger: {
+      record: () => true,
+      usage: () => Promise.reject(new Error('no ledger')),
+      requests: () => Promise.reject(new Error('no ledger')),
+      request: () => Promise.reject(new Error('no ledger')),
+      status: {
+        state: 'disabled',
+        problem: undefined,
+        queued: 0,
+        written: 0,
+        dropped: 0,
+        bytes: 0,
+        bytesMax: 0,
+        oldestMs: undefined,
+      },
+      close: async () => {},
+    },
+    budgets: {
+      refusal: () => undefined,
+      memberRefusal: () => undefined,
+      charge: () => {},
+      status: () => undefined,
+      health: { state: 'ok', problem: undefined },
+      close: async () => {},
+    },
+    exporters: {
+      isActive: false,
+      contentBytesMax: () => 0,
+      wants: () => false,
+      offer: () => {},
+      sync: () => {},
+      close: async () => {},
+      status: () => [],
+    },
+  }
 }
 
 /** Longest time that the runtime can be told to wait on a silent connection. */
@@ -323,12 +384,12 @@ async function drain(
   listeners: readonly Listener[],
   signal: SignalName,
 ): Promise<'drained'> {
-  const isBusy = () => lifecycle.inFlight > 0 || listeners.some(({ server }) => server.pendingRequests > 0)
+  const isBusy = () => lifecycle.inFlight.size > 0 || listeners.some(({ server }) => server.pendingRequests > 0)
   lifecycle.isDraining = true
   // Ctrl-C at an idle gateway: somebody waits at a terminal.
   if (signal === 'SIGINT' && !isBusy()) return 'drained'
   const minimumMs = config.shutdown.min_drain_secs * 1_000
-  log.info('draining', { signal, in_flight: lifecycle.inFlight, min_drain_secs: config.shutdown.min_drain_secs })
+  log.info('draining', { signal, in_flight: lifecycle.inFlight.size, min_drain_secs: config.shutdown.min_drain_secs })
   const startedAt = performance.now()
   let saidAt = startedAt
   for (;;) {
@@ -336,7 +397,7 @@ async function drain(
     if (now - startedAt >= minimumMs && !isBusy()) return 'drained'
     if (now - saidAt >= DRAIN_PROGRESS_MS) {
       saidAt = now
-      log.info('draining', { in_flight: lifecycle.inFlight })
+      log.info('draining', { in_flight: lifecycle.inFlight.size })
     }
     await Bun.sleep(20)
   }

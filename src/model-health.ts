@@ -58,6 +58,8 @@ export interface ModelState {
   readonly failures: number
   /** Average of successful attempts in milliseconds (EWMA, alpha 0.3); undefined before the first. */
   readonly latencyMs: number | undefined
+  /** Times that it went into cooldown. */
+  readonly cooldowns: number
   /**
    * What `least_latency` goes by: the average; nothing for a model that was never measured, which is tried first for that; and
    * infinity for one that was tried without success a short while ago, which would otherwise be first for ever.
@@ -100,6 +102,8 @@ export type HealthReport = {
 export interface ModelHealth {
   /** The state of the model with this id, made on first sight. Survives every change of configuration. */
   of(modelId: string): ModelState
+  /** The same without making one. */
+  known(modelId: string): ModelState | undefined
   /** Consecutive failures, without making a state. */
   failures(modelId: string): number
   /** Forgets models that are gone and have nothing under way. */
@@ -117,6 +121,7 @@ export function createModelHealth(): ModelHealth {
       }
       return state
     },
+    known: modelId => states.get(modelId),
     failures: modelId => states.get(modelId)?.failures ?? 0,
     prune(isKnown) {
       // A state with something under way is held by an exchange: under a second one of the same id counts would be lost.
@@ -165,6 +170,7 @@ class State implements ModelState {
   inFlight = 0
   failures = 0
   latencyMs: number | undefined
+  cooldowns = 0
   private cooldownFrom = 0
   private cooldownUntil = 0
   private cooldownReason: StatusReason | undefined
@@ -213,6 +219,7 @@ class State implements ModelState {
         : cooldown.defaultSecs
     const until = nowMs + secs * 1_000
     if (secs === 0 || (this.isCooling(nowMs) && until < this.cooldownUntil)) return
+    if (!this.isCooling(nowMs)) this.cooldowns += 1
     this.cooldownFrom = nowMs
     this.cooldownUntil = until
     this.cooldownReason = reason

@@ -88,8 +88,8 @@ describe('keys of features that this version lacks', () => {
     ['cache.redis', { url: 'redis://a' }, 'cache.redis.url'],
     ['ratelimit.redis', { url: 'redis://a' }, 'ratelimit.redis.url'],
     ['ratelimit.concurrency_ttl_secs', 10],
-    ['observability.metrics.client_type_rules', [{ pattern: 'a', client: 'b' }]],
-    ['observability.metrics.buckets.request_ttft', [0.1, 1]],
+    ['observability.metrics.buckets.guardrail_latency', [0.1, 1]],
+    ['observability.metrics.buckets.a2a_ttfb', [0.1, 1]],
     ['observability.metrics.otlp.enabled', true],
   ])('%s stops the start, with what to do', (path, value, told = path) => {
     const problem = new RegExp(`: ${told.replaceAll('.', '\\.')}: is not supported by this version; remove the key$`)

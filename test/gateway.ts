@@ -14,6 +14,7 @@ import { ProviderKey } from '../src/resources/provider-key.ts'
 import { RateLimitPolicy } from '../src/resources/rate-limit-policy.ts'
 import { openMemoryStore } from '../src/store/memory.ts'
 import type { Entry, Store } from '../src/store/store.ts'
+import { testTelemetry } from './telemetry.ts'
 
 export const CALLER_KEY = 'sk-caller-test-key-0001'
 export const UPSTREAM_SECRET = 'upstream-secret-0001'
@@ -36,6 +37,7 @@ export type GatewayOptions = {
   tls?: UpstreamTls
   clock?: Clock
   logFilter?: string
+  telemetry?: ReturnType<typeof testTelemetry>
 }
 
 export type TestGateway = {
@@ -46,6 +48,8 @@ export type TestGateway = {
   key: string
   store: Store
   gateway: Gateway
+  /** What was counted and recorded. */
+  telemetry: ReturnType<typeof testTelemetry>
   /** Lines of the log so far. */
   logs: string[]
   /** Rows that are there from the start. */
@@ -121,6 +125,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     },
   })
   const store = openMemoryStore({ clock })
+  const telemetry = options.telemetry ?? testTelemetry()
   const gateway: Gateway = {
     config,
     store,
@@ -131,7 +136,8 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     modelHealth: createModelHealth(),
     limiter: createLimiter(),
     remainingLimits: new RemainingLimits(),
-    lifecycle: { isDraining: false, inFlight: 0, startedAtMs: clock.now() },
+    ...telemetry,
+    lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: clock.now() },
   }
   const app = createProxyApp(gateway, options.tls ?? { ca: [], cert: undefined, key: undefined, verify: true })
   // As src/listen.ts has it.
@@ -194,13 +200,14 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
       body: typeof body === 'string' || body instanceof Uint8Array ? body : JSON.stringify(body),
       ...(signal ? { signal } : {}),
     })
-  const idle = () => until('no exchange in flight', () => gateway.lifecycle.inFlight === 0)
+  const idle = () => until('no exchange in flight', () => gateway.lifecycle.inFlight.size === 0)
   return {
     url,
     port,
     key: CALLER_KEY,
     store,
     gateway,
+    telemetry,
     logs,
     rows: { providerKey, model, apiKey },
     addModel,

@@ -41,8 +41,12 @@ const TAGS: Record<string, string> = {
   'Provider Keys': 'Our credential and address for one upstream.',
   Models: 'Aliases that callers use, and what they stand for upstream.',
   'Caller API Keys': 'What callers present at the proxy, and which models each may use.',
+  Budgets: 'What may be spent in a period: in dollars, from the prices of models, or in tokens.',
+  'Observability Exporters': 'Where records of requests are delivered.',
   'Rate Limit Policies':
     'Limits over several keys or models, by team, user, key, model or provider, and when they are suspended.',
+  Usage: 'What is used, by whom, how much and when, and what is under way.',
+  Catalog: 'Published prices to copy from. None is ever applied by itself.',
   Playground: 'A chat request through the proxy, from the admin listener.',
 }
 
@@ -101,7 +105,8 @@ function operationOf({ path, auth, describe }: Route): Operation {
   if (auth !== 'admin') operation.security = auth === 'caller' ? [{ ProxyBearer: [] }] : []
   const parameters: Parameter[] = [...(describe.parameters ?? [])]
   if (path.includes('{id}')) {
-    parameters.unshift({ name: 'id', in: 'path', required: true, description: 'Id of the entry.', schema: { type: 'string' } })
+    const description = describe.idDescription ?? 'Id of the entry.'
+    parameters.unshift({ name: 'id', in: 'path', required: true, description, schema: { type: 'string' } })
   }
   if (parameters.length > 0) operation.parameters = parameters
   if (describe.body) {
@@ -111,7 +116,10 @@ function operationOf({ path, auth, describe }: Route): Operation {
   return operation
 }
 
-function responsesOf(auth: Route['auth'], { success, errors, body, errorsInPlainText }: Description): Operation['responses'] {
+function responsesOf(
+  auth: Route['auth'],
+  { success, errors, errorDescriptions, body, errorsInPlainText }: Description,
+): Operation['responses'] {
   const media: MediaType = { schema: success.schema ?? { type: 'string' } }
   if (success.example !== undefined) media.example = success.example
   const ok: OpenApiResponse = {
@@ -134,7 +142,7 @@ function responsesOf(auth: Route['auth'], { success, errors, body, errorsInPlain
     const content: Record<string, MediaType> = errorsInPlainText
       ? { 'text/plain': { schema: { type: 'string' } } }
       : { 'application/json': { schema: reference('AdminError') } }
-    responses[status] = { description: ERROR_DESCRIPTIONS[status], content }
+    responses[status] = { description: errorDescriptions?.[status] ?? ERROR_DESCRIPTIONS[status], content }
   }
   return responses
 }

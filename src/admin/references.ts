@@ -50,6 +50,12 @@ const MISSING: { [K in Kind]: (value: Entry<K>['value'], snapshot: Snapshot) => 
     const of = scope === 'api_key' ? 'api_keys' : scope === 'model' ? 'models' : undefined
     return of === undefined || snapshot.entries[of].has(missing) ? [] : [{ field: 'scope_ref', missing, of, by: 'id' }]
   },
+  budgets({ scope, scope_ref: missing }, snapshot) {
+    const of = scope === 'api_key' ? 'api_keys' : scope === 'model' ? 'models' : undefined
+    if (of === undefined || missing === undefined || snapshot.entries[of].has(missing)) return []
+    return [{ field: 'scope_ref', missing, of, by: 'id' }]
+  },
+  observability_exporters: () => [],
 }
 
 /** Whether requests for this name find a model, a group or a pattern. */
@@ -84,6 +90,8 @@ const NAMES: { [K in Kind]: (value: Entry<K>['value']) => string | undefined } =
   models: value => value.display_name,
   api_keys: value => value.display_name,
   rate_limit_policies: value => value.name,
+  budgets: value => value.name,
+  observability_exporters: value => value.name,
 }
 
 /** What one resource names and the snapshot does not have. */

@@ -62,6 +62,8 @@ const NOUNS: Record<Kind, string> = {
   models: 'model',
   api_keys: 'caller API key',
   rate_limit_policies: 'rate-limit policy',
+  budgets: 'budget',
+  observability_exporters: 'exporter',
 }
 
 const tellMissing =
@@ -107,6 +109,8 @@ const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
       start_time === end_time ? [`schedules[${index}] ends when it starts, so it never suspends the policy`] : [],
     ),
   ],
+  budgets: () => [],
+  observability_exporters: () => [],
 }
 
 function warningsOfDirect({ display_name, background_model_check: check }: DirectModel): string[] {

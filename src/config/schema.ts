@@ -7,6 +7,7 @@ import { parseSocketAddress } from '../lib/address.ts'
 import { parseCidr } from '../lib/cidr.ts'
 import { CREDENTIAL_HEADERS, isHeaderName } from '../lib/headers.ts'
 import { parseFilter } from '../lib/log.ts'
+import { compilePattern } from '../lib/pattern.ts'
 import { count, text } from '../resources/fields.ts'
 
 /** Seconds that are still a valid timer once they are milliseconds. */
@@ -326,16 +327,26 @@ const observability = z
             z.strictObject({
               pattern: text()
                 .refine(pattern => Buffer.byteLength(pattern) <= 512, 'expected 512 bytes or less')
-                .describe('Regular expression on the user agent.'),
+                .superRefine((pattern, context) => {
+                  const message = complaint(() => compilePattern(pattern, { ignoreCase: true }))
+                  if (message !== undefined) context.addIssue({ code: 'custom', message: 'is no regular expression of RE2' })
+                })
+                .describe('Regular expression (RE2) on the user agent: upper and lower case alike, found anywhere in it.'),
               client: z
                 .string()
                 .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'expected 1 to 64 of a-z, 0-9, ".", "_", "-", a letter or digit first')
-                .describe('Name of the client.'),
+                .describe('What such clients are called in `client_type`.'),
             }),
           )
           .max(64)
           .default([])
-          .describe('Names for clients.'),
+          .describe('Names for clients of your own, tried in this order before the built-in table.'),
+        max_series: z
+          .int()
+          .min(100)
+          .max(10_000_000)
+          .default(50_000)
+          .describe('Most series that are kept; what further ones would count is counted under the label value `other`.'),
         buckets: z
           .strictObject({
             request_e2e_latency: buckets('whole requests'),
@@ -367,6 +378,32 @@ const observability = z
   })
   .prefault({})
   .describe('What the gateway tells about itself.')
+
+const usage = z
+  .strictObject({
+    enabled: z.boolean().default(true).describe('`false`: no records of usage are kept, and the usage API refuses.'),
+    path: text()
+      .optional()
+      .describe('SQLite file with the records of usage, created with mode 0600. Default: `usage.db` beside the store.'),
+    retention_days: z.int().min(1).max(400).default(30).describe('Days that the records of single requests are kept.'),
+    max_bytes: z
+      .int()
+      .min(8_388_608)
+      .max(Number.MAX_SAFE_INTEGER)
+      .default(1_073_741_824)
+      .describe('Most bytes of the file; over it the oldest records go first.'),
+  })
+  .prefault({})
+  .describe('Records of usage: who used which model, how much and when.')
+
+const budgets = z
+  .strictObject({
+    path: text()
+      .optional()
+      .describe('SQLite file with what has been spent, created with mode 0600. Default: `budgets.db` beside the store.'),
+  })
+  .prefault({})
+  .describe('Spending on budgets.')
 
 const cache = z
   .strictObject({
@@ -479,6 +516,8 @@ export const Config = z
     observability,
     upstream,
     downstream,
+    usage,
+    budgets,
     shutdown,
     cache,
     ratelimit,

@@ -4,12 +4,15 @@ import { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { type AddressSource, frontDoor, withoutBody } from '../status/front-door.ts'
 import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
+import type { CallerKey } from '../store/snapshot.ts'
+import { endpointLabels } from '../telemetry/endpoint-labels.ts'
 import { isUsableRequestId } from '../wire/headers.ts'
 import { createAdmission } from './admit.ts'
 import { authenticate } from './authenticate.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
 import { ENDPOINTS } from './endpoints/index.ts'
+import { labelsOfCaller } from './labels.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { declaredLength, tooLarge } from './read.ts'
@@ -61,9 +64,19 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       return entered
     }
     const path = pathOf(entered.url)
-    if (isHealthPath(path)) return healthAnswer(gateway, entered, path, id, store.status.appliedAt !== undefined)
-    const exchange = new Exchange(id, entered.method, path, () => clientIp(request, server), clock.monotonic())
-    lifecycle.inFlight += 1
+    if (isHealthPath(path)) {
+      const answer = healthAnswer(gateway, entered, path, id, store.status.appliedAt !== undefined)
+      gateway.metrics.probed(endpointLabels(path), answer.status)
+      return answer
+    }
+    let address: string | undefined
+    const addressOf = () => {
+      address ??= clientIp(request, server)
+      return address
+    }
+    const exchange = new Exchange(id, entered.method, path, endpointLabels(path), addressOf, clock.monotonic())
+    exchange.callerHeaders = entered.headers
+    lifecycle.inFlight.add(exchange)
     try {
       const preflight = cors?.preflight(gateway, exchange, entered)
       if (preflight) return preflight
@@ -99,7 +112,7 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.get('/v1/models', c => {
     const { snapshot } = gateway.store
     const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
-    c.env.exchange.apiKeyId = caller.entry.id
+    noteCaller(gateway, c.env.exchange, caller)
     return replyJson(gateway, c.env.exchange, listModels(snapshot, caller, gateway.clock.now()))
   })
   // The rest of the path as it came: an alias may hold slashes, escaped or not.
@@ -107,7 +120,7 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
     const { exchange } = c.env
     const { snapshot } = gateway.store
     const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
-    exchange.apiKeyId = caller.entry.id
+    noteCaller(gateway, exchange, caller)
     const encoded = exchange.path.slice('/v1/models/'.length)
     return replyJson(gateway, exchange, getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp))
   })
@@ -123,6 +136,11 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return app
+}
+
+function noteCaller({ metrics }: Gateway, exchange: Exchange, caller: CallerKey): void {
+  metrics.authenticated('api_key', 'none')
+  exchange.labels = labelsOfCaller(caller)
 }
 
 /** The head of what GET answers, its length included. */
@@ -173,7 +191,9 @@ function createRequestId(names: readonly string[]): (headers: Headers) => string
 /** A declared length over the cap is refused before anybody is asked for a key; the body is read and dropped first. */
 async function refuseLarge(proxy: ProxyState, exchange: Exchange, request: Request, declared: number): Promise<Response> {
   const { gateway, bodyBytesMax } = proxy
+  exchange.handler = ENDPOINTS.find(({ path }) => path === exchange.path)?.name
   const drained = await drain(request)
+  gateway.metrics.bodyRefused(exchange.endpoint, drained.outcome)
   const fields = {
     declared_content_length: declared,
     configured_limit_bytes: bodyBytesMax,

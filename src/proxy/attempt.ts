@@ -113,7 +113,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const { upstream } = target
   const url = upstream.urls[endpoint.operation]
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
-  const record = openAttempt(exchange, kind, target.modelId, target.model, input.monotonic())
+  const record = openAttempt(exchange, kind, target.price, input.monotonic())
   const open = new OpenAttempt(caller)
   if (caller.isGone) throw open.explain(undefined)
   try {
@@ -157,6 +157,8 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   } catch (error) {
     const known = open.explain(error)
     record.errorKind = known.kind
+    record.errorMessage = known.message
+    record.status = known.upstreamStatus ?? known.status
     // The body of a failed answer may still be under way: nobody reads it.
     open.abort(known)
     caller.tell(undefined)

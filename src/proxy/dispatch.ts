@@ -5,6 +5,7 @@ import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import { type Admission, targetRateLimited } from './admit.ts'
 import { type Answer, type AttemptInput, attempt } from './attempt.ts'
 import type { Caller } from './caller.ts'
+import { labelsOfMember } from './labels.ts'
 import type { Member, Route, Target } from './route.ts'
 import { logAttempt } from './settle.ts'
 
@@ -65,7 +66,7 @@ function enter(input: DispatchInput, index: number): Entered {
   } catch (error) {
     const failure = toGatewayError(error)
     speakOf(input, member, undefined)
-    recordUncalled(input, member, failure.kind)
+    recordUncalled(input, failure)
     return { failure, refusal: undefined }
   }
   speakOf(input, member, target)
@@ -76,17 +77,25 @@ function enter(input: DispatchInput, index: number): Entered {
   const entered = admission.admitMember(snapshot, callerKey, route.group, member, input.now(), exchange.counted)
   if ('refusal' in entered) {
     const { refusal } = entered
-    recordUncalled(input, member, 'rate_limit_exceeded')
-    return { failure: targetRateLimited(member.alias, refusal, refusal.retryAfterSecs ?? PLACE_RETRY_SECS), refusal }
+    const failure = targetRateLimited(member.alias, refusal, refusal.retryAfterSecs ?? PLACE_RETRY_SECS)
+    recordUncalled(input, failure, 'rate_limit_exceeded')
+    return { failure, refusal }
   }
   exchange.enter(member.state, member.rules, entered.lease)
   return { target }
 }
 
 /** The record of a candidate that was not called at all (proxy-05 §8). */
-function recordUncalled({ exchange, monotonic }: DispatchInput, { id, alias }: Member, errorKind: string): void {
-  const record = openAttempt(exchange, exchange.attempts.length === 0 ? 'initial' : 'fallback', id, alias, monotonic())
+function recordUncalled(
+  { exchange, monotonic }: DispatchInput,
+  { kind, status, message }: GatewayError,
+  errorKind: string = kind,
+): void {
+  const record = openAttempt(exchange, exchange.attempts.length === 0 ? 'initial' : 'fallback', undefined, monotonic())
+  record.isCalled = false
   record.errorKind = errorKind
+  record.errorMessage = message
+  record.status = status
   record.endedAt = record.startedAt
 }
 
@@ -167,13 +176,8 @@ function isFull({ kind }: GatewayError): boolean {
 }
 
 /** The exchange speaks of the target that was tried last. */
-function speakOf({ exchange }: DispatchInput, { id, alias, entry }: Member, target: Target | undefined): void {
-  exchange.provider = entry.value.provider
-  exchange.model = alias
-  exchange.modelId = id
-  exchange.upstreamModel = target?.upstreamModel ?? entry.value.model_name
-  exchange.providerKeyId = entry.value.provider_key_id
-  exchange.providerKeyName = target?.upstream.name
+function speakOf({ exchange, callerKey }: DispatchInput, member: Member, target: Target | undefined): void {
+  exchange.labels = labelsOfMember(callerKey, member, exchange.group)
   exchange.upstreamOrigin = target?.upstream.origin
 }
 

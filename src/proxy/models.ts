@@ -1,7 +1,7 @@
 import { GatewayError } from '../errors.ts'
 import { isGroup, type Model } from '../resources/model.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
-import { resolve } from './resolve.ts'
+import { findModel, resolve } from './resolve.ts'
 
 type ModelObject = { id: string; object: 'model'; created: number; owned_by: string }
 
@@ -36,7 +36,7 @@ export function getModel(
   } catch {
     throw new GatewayError('invalid_request', 'request payload is invalid: invalid path parameter')
   }
-  const { entry } = resolve(snapshot, caller, alias, clientIp)
+  const { entry } = resolve(findModel(snapshot, alias), caller, alias, clientIp)
   return { id: alias, object: 'model', created: Math.floor(nowMs / 1_000), owned_by: ownerOf(entry.value) }
 }
 

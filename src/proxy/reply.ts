@@ -1,4 +1,4 @@
-import { clientGone, type GatewayError, openAiEnvelope, toGatewayError } from '../errors.ts'
+import { clientGone, type ErrorName, type GatewayError, openAiEnvelope, toGatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { VERSION } from '../version.ts'
@@ -49,6 +49,10 @@ export function reply(
   exchange.status = 200
   // What is told of the limits is how they stand after this request, so it settles first.
   if (answer.kind === 'whole') settle(gateway, exchange)
+  else {
+    exchange.headAt = gateway.clock.monotonic()
+    exchange.clientIp()
+  }
   const headers = answerHeaders(gateway, exchange, endpoint, mark, 'application/json')
   const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt)
   return new Response(body, { headers })
@@ -100,6 +104,8 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
   exchange.status = known.status
   if (known.status === 401 && exchange.attempts.length === 0) {
     // Rejected credentials show here alone: a class, an address, never the credential.
+    const denied = DENIALS[known.kind]
+    if (denied) gateway.metrics.authenticated(...denied)
     gateway.log
       .as('auth')
       .info('auth rejected', { reason: known.kind, client_ip: exchange.clientIp(), request_id: exchange.requestId })
@@ -113,6 +119,14 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
   }
   if (known.wasRetried) headers['x-should-retry'] = 'false'
   return new Response(JSON.stringify(openAiEnvelope(known)), { status: known.status, headers })
+}
+
+/** source: control-observability §2.3 */
+const DENIALS: { readonly [K in ErrorName]?: readonly ['api_key' | 'none', string] } = {
+  missing_api_key: ['none', 'missing_credentials'],
+  invalid_api_key: ['api_key', 'unknown_key'],
+  api_key_disabled: ['api_key', 'key_disabled'],
+  api_key_expired: ['api_key', 'key_expired'],
 }
 
 /** A document of the gateway's own. */
@@ -147,12 +161,15 @@ export function replyStream(
   source: UpstreamStream | Promise<UpstreamStream>,
 ): Response {
   exchange.status = 200
-  gateway.log.as('proxy').debug('proxy stream opened', { request_id: exchange.requestId, model: exchange.model })
+  exchange.headAt = gateway.clock.monotonic()
+  // The runtime knows the peer only while its request is at the door.
+  exchange.clientIp()
+  gateway.log.as('proxy').debug('proxy stream opened', { request_id: exchange.requestId, model: exchange.labels.model })
   const heartbeatMs = gateway.config.downstream.sse_keepalive_interval_secs * 1_000
   const { clock } = gateway
   let stream = source instanceof Promise ? undefined : source
   let timer: ReturnType<typeof setTimeout> | undefined
-  let sentAt = clock.monotonic()
+  let sentAt = exchange.headAt
   let isOver = false
   let onText: ((text: string) => Promise<void> | undefined) | undefined
   let onError: ((error: unknown) => void) | undefined

@@ -53,11 +53,15 @@ export function ipRestricted(): GatewayError {
 }
 
 /**
- * The model that a caller asked for and may use.
+ * The model that a caller asked for, if it may use it. in: what `findModel` found for the alias
  * throws: model_not_found, permission_denied, ip_restricted, in this order
  */
-export function resolve(snapshot: Snapshot, caller: CallerKey, alias: string, clientIp: () => string): ResolvedModel {
-  const model = findModel(snapshot, alias)
+export function resolve(
+  model: ResolvedModel | undefined,
+  caller: CallerKey,
+  alias: string,
+  clientIp: () => string,
+): ResolvedModel {
   if (!model) throw new GatewayError('model_not_found', `model "${printable(alias)}" not found`)
   if (!caller.allows(alias)) {
     throw new GatewayError('permission_denied', `API key is not allowed to use model "${printable(alias)}"`)

@@ -2,6 +2,7 @@ import type { Config } from '../config.ts'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { printable } from '../lib/log.ts'
 import { type HealthRules, healthRules, type ModelHealth, type ModelState } from '../model-health.ts'
+import { type Price, priceOf } from '../pricing/price.ts'
 import type { ModelGroup } from '../resources/model.ts'
 import { compileHashKey } from '../routing/hash-key.ts'
 import { type Group, type GroupMemory, orderCandidates, planGroup } from '../routing/order.ts'
@@ -20,6 +21,8 @@ export type Target = {
   provider: string
   upstreamModel: string
   upstream: Upstream
+  /** What its tokens cost; undefined where the model has no price. */
+  price: Price | undefined
   /** Milliseconds for a whole answer; 0: none. */
   timeoutMs: number
   /** Milliseconds of silence in a stream; 0: none. */
@@ -138,6 +141,7 @@ export function createRouter(config: Config['upstream'], tls: UpstreamTls, healt
       provider: value.provider,
       upstreamModel: value.model_name,
       upstream: upstreamOf(providerKey),
+      price: value.cost && priceOf(value.cost.input_per_1k, value.cost.output_per_1k),
       timeoutMs: value.timeout ?? group?.timeout ?? config.timeout_ms,
       streamTimeoutMs: streamTimeoutMs(value, group, config),
     }

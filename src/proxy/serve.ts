@@ -8,13 +8,20 @@ import { Caller } from './caller.ts'
 import type { Dial } from './dial.ts'
 import { dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
+import { labelsOfCaller, labelsOfModel, labelsOfUnresolved } from './labels.ts'
 import { readBody, readQuestion } from './read.ts'
 import { type Mark, reply, replyStream } from './reply.ts'
-import { resolve } from './resolve.ts'
+import { findModel, resolve } from './resolve.ts'
 import type { Router } from './route.ts'
 
 /** The gateway, and what the proxy made ready of its configuration at the start. */
-export type ProxyState = { gateway: Gateway; router: Router; admission: Admission; dial: Dial; bodyBytesMax: number }
+export type ProxyState = {
+  gateway: Gateway
+  router: Router
+  admission: Admission
+  dial: Dial
+  bodyBytesMax: number
+}
 
 /** One request, caller to upstream and back. Each step returns what the next one needs, or throws a GatewayError. */
 export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Request, exchange: Exchange): Promise<Response> {
@@ -23,17 +30,20 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   exchange.handler = endpoint.name
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   const callerKey = authenticate(snapshot, request.headers, clock.now())
-  exchange.apiKeyId = callerKey.entry.id
+  gateway.metrics.authenticated('api_key', 'none')
+  exchange.labels = labelsOfCaller(callerKey)
   const question = readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
   const { clientIp } = exchange
-  const model = resolve(snapshot, callerKey, question.model, clientIp)
-  exchange.model = model.entry.value.display_name
-  exchange.modelId = model.entry.id
-  if (model.kind === 'direct') exchange.provider = model.entry.value.provider
-  else exchange.group = model.entry.value.display_name
+  const found = findModel(snapshot, question.model)
+  exchange.labels = found ? labelsOfModel(callerKey, found) : labelsOfUnresolved(callerKey)
+  const model = resolve(found, callerKey, question.model, clientIp)
+  if (model.kind === 'group') {
+    exchange.group = model.entry.value.display_name
+    exchange.groupId = model.entry.id
+  }
   const now = clock.now()
   const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
   try {
@@ -65,8 +75,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   })
   /** What the answer's head says besides the usual: who served a group, and how far the key's limits are used up. */
   const mark: Mark = (headers, isAnswered) => {
-    if (exchange.group !== undefined && isAnswered && exchange.model !== undefined && isHeaderValue(exchange.model)) {
-      headers['x-aisix-served-by'] = exchange.model
+    if (exchange.group !== undefined && isAnswered && isHeaderValue(exchange.labels.model)) {
+      headers['x-aisix-served-by'] = exchange.labels.model
     }
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }

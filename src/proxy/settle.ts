@@ -2,6 +2,7 @@ import { causeOf, type GatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
+import { account } from './account.ts'
 
 /**
  * Ends an exchange: once, however it ended. Frees what it held and writes what is to be said about it.
@@ -9,28 +10,45 @@ import type { Log } from '../lib/log.ts'
  */
 export function settle(gateway: Gateway, exchange: Exchange): void {
   if (exchange.settledAt !== undefined) return
-  exchange.settledAt = gateway.clock.monotonic()
-  gateway.lifecycle.inFlight -= 1
+  const settledAt = gateway.clock.monotonic()
+  exchange.settledAt = settledAt
+  gateway.lifecycle.inFlight.delete(exchange)
   const { attempt } = exchange
-  if (attempt && exchange.isStream) attempt.endedAt = exchange.settledAt
+  if (attempt) {
+    if (exchange.isStream || exchange.hasAnswered) attempt.endedAt = settledAt
+    // What became of an answer that had begun.
+    if (exchange.error) {
+      attempt.errorKind ??= exchange.error.kind
+      attempt.errorMessage ??= exchange.error.message
+    } else if (exchange.status === 499) attempt.errorKind ??= 'client_disconnected'
+  }
   // A failed request has no tokens; an answer that was cut has its prompt and what came until then (proxy-01 §11).
   if (exchange.status < 400 || exchange.hasAnswered) exchange.fillUsage()
   else exchange.usage = undefined
   noteHealth(gateway, exchange)
   exchange.release(gateway.clock.now())
+  // Rejected credentials are told by `aisix_auth_decisions_total` and one line of the log, and nowhere else.
+  if (exchange.status === 401 && exchange.attempts.length === 0) return
+  exchange.userAgent = exchange.callerHeaders?.get('user-agent') ?? undefined
+  account(gateway, exchange, settledAt)
+  logAccess(gateway, exchange, settledAt)
+}
+
+function logAccess(gateway: Gateway, exchange: Exchange, settledAt: number): void {
   const log = gateway.log.as('access')
-  if (!log.enabled('info') || (exchange.status === 401 && exchange.attempts.length === 0)) return
+  if (!log.enabled('info')) return
+  const { attempt, labels } = exchange
   const { error, usage } = exchange
   log.info('proxy request completed', {
     method: exchange.method,
     path: exchange.path,
     status: exchange.status,
-    latency_ms: Math.round(exchange.settledAt - exchange.startedAt),
+    latency_ms: Math.round(settledAt - exchange.startedAt),
     stream: exchange.isStream ? true : undefined,
-    provider: exchange.provider,
-    model: exchange.group ?? exchange.model,
-    served_by_model: exchange.group === undefined || exchange.status >= 400 ? undefined : exchange.model,
-    api_key_id: exchange.apiKeyId,
+    provider: labels.provider || undefined,
+    model: labels.modelId === '' ? undefined : labels.name,
+    served_by_model: exchange.group === undefined || exchange.status >= 400 ? undefined : labels.model,
+    api_key_id: labels.apiKeyId || undefined,
     prompt_tokens: usage?.promptTokens,
     completion_tokens: usage?.completionTokens,
     total_tokens: usage?.totalTokens,
@@ -102,8 +120,8 @@ export function logAttempt(
 function fieldsOf(exchange: Exchange, error: GatewayError) {
   return {
     request_id: exchange.requestId,
-    model: exchange.model,
-    provider_key: exchange.providerKeyName,
+    model: exchange.labels.model || undefined,
+    provider_key: exchange.labels.providerKeyName || undefined,
     upstream: exchange.upstreamOrigin,
     kind: error.kind,
     ...causeOf(error),

@@ -4,8 +4,10 @@
  */
 import type { z } from 'zod'
 import { ApiKey } from './api-key.ts'
+import { Budget } from './budget.ts'
 import type { Form } from './form.ts'
 import { formOfModel, Model } from './model.ts'
+import { formOfExporter, ObservabilityExporter } from './observability-exporter.ts'
 import { ProviderKey, type Refusal, refusalsOfProviderKey } from './provider-key.ts'
 import { formOfPolicy, RateLimitPolicy } from './rate-limit-policy.ts'
 
@@ -69,6 +71,23 @@ export const RESOURCES = {
     unsupported: [],
     formOf: formOfPolicy,
   },
+  budgets: {
+    name: 'Budget',
+    schema: Budget,
+    paths: ['budgets'],
+    tag: 'Budgets',
+    unique: 'name',
+    unsupported: [],
+  },
+  observability_exporters: {
+    name: 'ObservabilityExporter',
+    schema: ObservabilityExporter,
+    paths: ['observability_exporters'],
+    tag: 'Observability Exporters',
+    unique: 'name',
+    unsupported: [],
+    formOf: formOfExporter,
+  },
 } as const satisfies Record<string, ResourceKind>
 
 export type Kind = keyof typeof RESOURCES
@@ -77,6 +96,8 @@ export type Resource = {
   models: Model
   api_keys: ApiKey
   rate_limit_policies: RateLimitPolicy
+  budgets: Budget
+  observability_exporters: ObservabilityExporter
 }
 export const kinds = Object.keys(RESOURCES) as Kind[]
 

@@ -15,8 +15,8 @@ export type StatusOptions = {
   modelHealth: ModelHealth
   /** Path of the scrape page, with its leading slash, such as `/metrics`. */
   metricsPath: string
-  /** Text of further metric families, shown behind the `aisix_config_*` ones. */
-  moreMetrics?: () => string
+  /** Further pieces of the scrape page, behind the `aisix_config_*` families; made as they are sent. */
+  moreMetrics?: () => Iterable<string>
 }
 
 export type StatusApp = { fetch(request: Request): Promise<Response> }
@@ -39,7 +39,7 @@ export function createStatusApp({ store, log, clock, modelHealth, metricsPath, m
       },
     ],
     // Last, so that a scrape path that an operator put on one of the others wins.
-    [metricsPath, () => text(200, configMetrics(store.status) + (moreMetrics?.() ?? ''), TEXT_FORMAT)],
+    [metricsPath, () => scrapePage(configMetrics(store.status), moreMetrics?.() ?? [])],
   ])
 
   const answer = async (request: Request): Promise<Response> => {
@@ -67,6 +67,27 @@ export function createStatusApp({ store, log, clock, modelHealth, metricsPath, m
 
 function json(status: number, document: unknown): Response {
   return Response.json(document, { status, headers: { 'cache-control': 'no-store' } })
+}
+
+/** Tens of thousands of series are sent piece by piece, so that requests go on meanwhile. */
+function scrapePage(first: string, more: Iterable<string>): Response {
+  const pieces = more[Symbol.iterator]()
+  const encoder = new TextEncoder()
+  let isFirst = true
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      if (isFirst) {
+        isFirst = false
+        return controller.enqueue(encoder.encode(first))
+      }
+      // The runtime asks for the next piece at once: without this nothing else would get its turn.
+      await new Promise(resolve => setImmediate(resolve))
+      const { done, value } = pieces.next()
+      if (done) controller.close()
+      else controller.enqueue(encoder.encode(value))
+    },
+  })
+  return new Response(body, { status: 200, headers: { 'content-type': TEXT_FORMAT, 'cache-control': 'no-store' } })
 }
 
 function text(status: number, body: string, contentType = 'text/plain; charset=utf-8'): Response {

@@ -1,31 +1,27 @@
 import { kinds } from '../resources/index.ts'
 import type { StoreStatus } from '../store/store.ts'
+import { escapeLabel, familyHead } from '../telemetry/registry.ts'
 
 export type Sample = { labels?: Record<string, string>; value: number }
-type Family = { name: string; type: 'counter' | 'gauge'; help: string; samples: Sample[] }
+export type StateFamily = { name: string; type: 'counter' | 'gauge'; help: string; samples: Sample[] }
 
 /** Content type of a scrape page. source: Prometheus, "Exposition formats", text format 0.0.4 */
 export const TEXT_FORMAT = 'text/plain; version=0.0.4; charset=utf-8'
 
 /**
- * Renders families in the text format, each with its HELP and TYPE line.
- * source: Prometheus, "Exposition formats": backslash and newline are escaped in help texts, the double quote in labels too
+ * Renders families that are told from a state at the moment of the scrape, each with its HELP and TYPE line.
  */
-export function renderFamilies(families: readonly Family[]): string {
+export function renderFamilies(families: readonly StateFamily[]): string {
   let page = ''
   for (const { name, type, help, samples } of families) {
     if (samples.length === 0) continue
-    page += `# HELP ${name} ${help.replace(/\\/g, '\\\\').replace(/\n/g, '\\n')}\n# TYPE ${name} ${type}\n`
+    page += familyHead({ name, type, help })
     for (const { labels = {}, value } of samples) {
       const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
       page += `${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${value}\n`
     }
   }
   return page
-}
-
-function escapeLabel(text: string): string {
-  return text.replace(/\\/g, '\\\\').replace(/"/g, '\\"').replace(/\n/g, '\\n')
 }
 
 /**
@@ -63,7 +59,7 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
     if (currentHash !== undefined) hashes.push({ labels: { hash: currentHash }, value: 1 })
     if (previousHash !== undefined) hashes.push({ labels: { hash: previousHash }, value: 0 })
 
-    const gauge = (name: string, help: string, samples: Sample[]): Family => ({ name, type: 'gauge', help, samples })
+    const gauge = (name: string, help: string, samples: Sample[]): StateFamily => ({ name, type: 'gauge', help, samples })
     return renderFamilies([
       gauge(
         'aisix_config_last_reload_successful',

@@ -316,6 +316,8 @@ function newShelves(): Shelves {
     models: newShelf(),
     api_keys: newShelf(),
     rate_limit_policies: newShelf(),
+    budgets: newShelf(),
+    observability_exporters: newShelf(),
   }
 }
 
@@ -329,6 +331,8 @@ function entriesOf(shelves: Shelves): Snapshot['entries'] {
     models: shelves.models.entries,
     api_keys: shelves.api_keys.entries,
     rate_limit_policies: shelves.rate_limit_policies.entries,
+    budgets: shelves.budgets.entries,
+    observability_exporters: shelves.observability_exporters.entries,
   }
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { createAdminApp } from '../../src/admin/app.ts'
+import type { Exchange } from '../../src/exchange.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { createModelHealth } from '../../src/model-health.ts'
@@ -64,7 +65,7 @@ describe('authentication', () => {
       store: openMemoryStore(),
       log: silentLog,
       clock: systemClock,
-      lifecycle: { isDraining: false, inFlight: 0, startedAtMs: 0 },
+      lifecycle: { isDraining: false, inFlight: new Set<Exchange>(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
     }
     expect(() => createAdminApp({ ...options, adminKeys: ['good', ' '] })).toThrow('admin.admin_keys[1] must not be empty')
@@ -208,7 +209,7 @@ describe('playground', () => {
       adminKeys: [ADMIN_KEY],
       log: silentLog,
       clock: systemClock,
-      lifecycle: { isDraining: false, inFlight: 0, startedAtMs: 0 },
+      lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
       playground: async (request, server) => {
         seen.push({

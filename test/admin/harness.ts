@@ -39,7 +39,7 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
   const time = { nowMs: Date.parse('2030-01-01T00:00:00Z') }
   const clock = { now: () => time.nowMs, monotonic: () => time.nowMs }
   const store = options.store ?? openMemoryStore({ clock })
-  const lifecycle: Lifecycle = { isDraining: false, inFlight: 0, startedAtMs: time.nowMs }
+  const lifecycle: Lifecycle = { isDraining: false, inFlight: new Set(), startedAtMs: time.nowMs }
   const lines: string[] = []
   const app = createAdminApp({
     store,

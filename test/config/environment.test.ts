@@ -121,8 +121,10 @@ describe('lists', () => {
         /^AISIX_OBSERVABILITY__METRICS__BUCKETS__REQUEST_TTFT: observability.metrics.buckets.request_ttft\[2\]: expected a number/,
       ),
     ])
-    expect(problems(MINIMAL, { AISIX_OBSERVABILITY__METRICS__BUCKETS__REQUEST_TTFT: '0.1,1' })).toEqual([
-      'AISIX_OBSERVABILITY__METRICS__BUCKETS__REQUEST_TTFT: observability.metrics.buckets.request_ttft: is not supported by this version; unset the variable',
+    const { config } = load(MINIMAL, { AISIX_OBSERVABILITY__METRICS__BUCKETS__REQUEST_TTFT: '0.1,1' })
+    expect(config.observability.metrics.buckets.request_ttft).toEqual([0.1, 1])
+    expect(problems(MINIMAL, { AISIX_OBSERVABILITY__METRICS__BUCKETS__A2A_TTFB: '0.1,1' })).toEqual([
+      'AISIX_OBSERVABILITY__METRICS__BUCKETS__A2A_TTFB: observability.metrics.buckets.a2a_ttfb: is not supported by this version; unset the variable',
     ])
   })
 

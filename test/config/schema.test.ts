@@ -28,10 +28,13 @@ test('everything but proxy.addr and admin keys has its default', () => {
         prometheus: { enabled: true, path: '/metrics', addr: '0.0.0.0:9090' },
         otlp: { enabled: false },
         client_type_rules: [],
+        max_series: 50_000,
         buckets: {},
       },
       tracing: { otlp: { enabled: false, sample_ratio: 1 } },
     },
+    usage: { enabled: true, path: '/etc/aisix/usage.db', retention_days: 30, max_bytes: 1_073_741_824 },
+    budgets: { path: '/etc/aisix/budgets.db' },
     upstream: {
       timeout_ms: 6_000_000,
       stream_timeout_ms: 0,

@@ -338,7 +338,7 @@ describe('readBody', () => {
     caller.send(
       `POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n${AUTHORIZATION}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"model"`,
     )
-    await until('the exchange is open', () => gateway.gateway.lifecycle.inFlight === 1)
+    await until('the exchange is open', () => gateway.gateway.lifecycle.inFlight.size === 1)
     caller.leave()
     await gateway.idle()
     expect(upstream.requests).toHaveLength(0)

@@ -359,7 +359,7 @@ describe('a caller that leaves', () => {
     })
     const caller = await ask(members)
     await begun.promise
-    expect(gateway.gateway.lifecycle.inFlight).toBe(1)
+    expect(gateway.gateway.lifecycle.inFlight.size).toBe(1)
     caller.leave()
     await isClosed(begun.promise)
     await gateway.idle()
@@ -440,7 +440,7 @@ describe('a caller that leaves', () => {
     }
     await upstream.whenCut(before + 100)
     await gateway.idle()
-    expect(gateway.gateway.lifecycle.inFlight).toBe(0)
+    expect(gateway.gateway.lifecycle.inFlight.size).toBe(0)
   })
 })
 

@@ -4,6 +4,7 @@ import { openai } from '../../src/adapters/openai.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { Exchange } from '../../src/exchange.ts'
 import { type ChunkOptions, ChunkRewriter } from '../../src/proxy/rewrite-chunks.ts'
+import { endpointLabels } from '../../src/telemetry/endpoint-labels.ts'
 import { binaryToUtf8, toBinary, utf8ToBinary } from '../../src/wire/members.ts'
 import { SseReader } from '../../src/wire/sse.ts'
 import { chatChunk } from '../fake-upstream.ts'
@@ -11,7 +12,14 @@ import { chatChunk } from '../fake-upstream.ts'
 const ALIAS = 'älias-日本'
 
 function open(options: Partial<ChunkOptions> = {}) {
-  const exchange = new Exchange('rid', 'POST', '/v1/chat/completions', () => '127.0.0.1', 0)
+  const exchange = new Exchange(
+    'rid',
+    'POST',
+    '/v1/chat/completions',
+    endpointLabels('/v1/chat/completions'),
+    () => '127.0.0.1',
+    0,
+  )
   const rewriter = new ChunkRewriter(
     { adapter: openai, alias: ALIAS, includeUsage: false, reasoningPath: undefined, ...options },
     exchange,

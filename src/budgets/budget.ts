@@ -1,0 +1,49 @@
+/** What the request path needs of budgets. Everything is answered from memory; nothing here waits for a disk. */
+import type { GatewayError } from '../errors.ts'
+import type { CallerKey, Snapshot } from '../store/snapshot.ts'
+import type { UsageRecord } from '../telemetry/usage-record.ts'
+
+export interface Budgets {
+  /**
+   * Whether a request may be dispatched: by the budgets of its key, team and user, of everything, and of the model or group
+   * that it asks for. Called before rate limits are reserved. Costs a look-up that does not grow with the number of budgets.
+   * in: `modelId`, the row that was asked for
+   * returns: the error to answer with, budget_exceeded, of the exhausted budget that is free again last
+   */
+  refusal(snapshot: Snapshot, caller: CallerKey, modelId: string, nowMs: number): GatewayError | undefined
+  /** The same for a member of a group: only budgets of the member's own model are asked. */
+  memberRefusal(snapshot: Snapshot, modelId: string, nowMs: number): GatewayError | undefined
+  /**
+   * Charges what an attempt used to every budget that it falls under, once each. Called when the exchange settles.
+   * in: `groupId`, the group that was asked for, where one was: a budget with scope `model` may be that group's
+   */
+  charge(record: UsageRecord, groupId: string | undefined): void
+  /** Where a budget stands; undefined where there is none with this id. */
+  status(snapshot: Snapshot, id: string, nowMs: number): BudgetStatus | undefined
+  /** A budget's own condition: whether what is spent reaches the disk. */
+  readonly health: { state: 'ok' | 'degraded'; problem: string | undefined }
+  /** Writes what is not written yet. */
+  close(): Promise<void>
+}
+
+/** As `GET /admin/v1/budgets/{id}/status` tells it. */
+export type BudgetStatus = {
+  id: string
+  name: string
+  state: 'ok' | 'warning' | 'exceeded'
+  action: 'block' | 'warn'
+  period: string
+  /** RFC 3339, in UTC; absent for `total`. */
+  period_started_at?: string
+  period_resets_at?: string
+  limit_usd?: number
+  spent_usd: number
+  remaining_usd?: number
+  limit_tokens?: number
+  spent_tokens: number
+  remaining_tokens?: number
+  /** The larger of both shares, 0 and up; 100 is the limit. */
+  used_percent: number
+  /** Warnings of this period, oldest first. */
+  warnings: { at_percent: number; warned_at: string; spent_usd: number; spent_tokens: number }[]
+}

@@ -1,0 +1,61 @@
+/** What metrics and records call the endpoint of a request: a template, never a path that a caller chose. */
+export type EndpointLabels = {
+  /** Its place among all of them, for tables. */
+  index: number
+  endpoint: string
+  inboundProtocol: 'openai' | 'anthropic' | 'mcp' | 'a2a' | 'realtime' | 'passthrough'
+  /** Counted in the `aisix_llm_*` families. */
+  isLlm: boolean
+}
+
+/** source: control-observability §1.2 */
+const FIXED = [
+  '/livez',
+  '/readyz',
+  '/v1/models',
+  '/v1/chat/completions',
+  '/v1/completions',
+  '/v1/embeddings',
+  '/v1/images/generations',
+  '/v1/images/edits',
+  '/v1/messages',
+  '/v1/messages/count_tokens',
+  '/v1/rerank',
+  '/v1/responses',
+  '/v1/audio/transcriptions',
+  '/v1/audio/translations',
+  '/v1/audio/speech',
+  '/v1/videos',
+  '/v1/realtime',
+  '/v1/files',
+  '/v1/batches',
+  '/v1/fine_tuning/jobs',
+] as const
+const COLLAPSED = ['/v1/videos/:id', '/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id'] as const
+const ANTHROPIC: readonly string[] = ['/v1/messages', '/v1/messages/count_tokens']
+/** Paths that reach no model. */
+const NOT_LLM: readonly string[] = [
+  ...['/livez', '/readyz', '/v1/models', '/v1/files', '/v1/batches', '/v1/fine_tuning/jobs'],
+  ...['/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id', 'other'],
+]
+
+function labelsOf(endpoint: string, index: number): EndpointLabels {
+  return {
+    index,
+    endpoint,
+    inboundProtocol: ANTHROPIC.includes(endpoint) ? 'anthropic' : endpoint === '/v1/realtime' ? 'realtime' : 'openai',
+    isLlm: !NOT_LLM.includes(endpoint),
+  }
+}
+
+const byPath = new Map(FIXED.map((endpoint, index): [string, EndpointLabels] => [endpoint, labelsOf(endpoint, index)]))
+const collapsed = COLLAPSED.map((template, index) => ({
+  prefix: template.slice(0, -':id'.length),
+  labels: labelsOf(template, FIXED.length + index),
+}))
+const OTHER = labelsOf('other', FIXED.length + COLLAPSED.length)
+
+/** in: the path without its query */
+export function endpointLabels(path: string): EndpointLabels {
+  return byPath.get(path) ?? collapsed.find(({ prefix }) => path.startsWith(prefix) && path !== prefix)?.labels ?? OTHER
+}
