@@ -2,6 +2,7 @@ import { adapterOf } from '../adapters/index.ts'
 import { parseCidr } from '../lib/cidr.ts'
 import type { Kind, Resource } from '../resources/index.ts'
 import { checkMode, type DirectModel, isGroup, type ModelGroup } from '../resources/model.ts'
+import type { FolderExporter, OtlpHttpExporter, S3Exporter } from '../resources/observability-exporter.ts'
 import { HEADER_VARIABLES, type ProviderKey } from '../resources/provider-key.ts'
 import type { RateLimit } from '../resources/rate-limit.ts'
 import { type ClassicPolicy, isClassic } from '../resources/rate-limit-policy.ts'
@@ -110,7 +111,8 @@ const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
     ),
   ],
   budgets: () => [],
-  observability_exporters: () => [],
+  observability_exporters: exporter =>
+    exporter.kind === 'otlp_http' ? warningsOfCollector(exporter) : warningsOfObjects(exporter),
 }
 
 function warningsOfDirect({ display_name, background_model_check: check }: DirectModel): string[] {
@@ -219,6 +221,30 @@ function warningsOfAddress({ provider, adapter, api_base = '' }: ProviderKey): s
     warnings.push('api_base has no path: vLLM, SGLang, Ollama and llama.cpp expect one that ends in /v1')
   }
   return warnings
+}
+
+function warningsOfCollector({ endpoint, headers, sample_rate, content_mode }: OtlpHttpExporter): string[] {
+  const { pathname } = new URL(endpoint)
+  const warnings = warningsOfPlainHttp(endpoint, headers === undefined ? 'records' : 'records and the values of headers')
+  if (pathname === '/') warnings.push('endpoint has no path, and nothing is appended to it: most collectors expect /v1/traces')
+  if (sample_rate === 0) warnings.push('sample_rate is 0, so nothing is delivered')
+  if (content_mode === 'full') {
+    warnings.push('content_mode is "full": the texts of requests and answers are delivered, whatever they hold')
+  }
+  return warnings
+}
+
+function warningsOfObjects(exporter: S3Exporter | FolderExporter): string[] {
+  return exporter.provider === 's3' && exporter.endpoint !== undefined ? warningsOfPlainHttp(exporter.endpoint, 'records') : []
+}
+
+/** Hosts that mean this machine or its neighbours. source: control-resources §7 */
+const NEAR_HOSTS = ['mock-otlp', 'otel-collector', '127.0.0.1', 'localhost', 'minio', '[::1]']
+
+function warningsOfPlainHttp(endpoint: string, what: string): string[] {
+  const { protocol, hostname } = new URL(endpoint)
+  if (protocol !== 'http:' || NEAR_HOSTS.includes(hostname)) return []
+  return [`endpoint is plain http, so ${what} cross the network in clear text: use https where others may listen`]
 }
 
 /**

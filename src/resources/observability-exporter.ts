@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { isHeaderName, isHeaderValue } from '../lib/headers.ts'
 import { defaulted, optional, text } from './fields.ts'
-import { type Form, isGiven } from './form.ts'
+import type { Form } from './form.ts'
 
 /** Kinds and providers that the contract has and this version does not. source: control-resources §7 */
 const CLOUD_KINDS: readonly unknown[] = ['aliyun_sls', 'datadog']
@@ -277,7 +277,7 @@ const FORMS = {
 export function formOfExporter(document: Readonly<Record<string, unknown>>): Form<ObservabilityExporter> {
   const { kind, provider } = document
   if (kind === 'otlp_http') return FORMS.otlp
-  if (kind !== 'object_store' || !isGiven(document, 'kind')) return FORMS.withoutKind
+  if (kind !== 'object_store') return FORMS.withoutKind
   if (provider === 's3') return FORMS.s3
   return provider === 'file' ? FORMS.folder : FORMS.withoutProvider
 }

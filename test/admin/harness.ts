@@ -2,8 +2,10 @@ import { type AdminOptions, createAdminApp } from '../../src/admin/app.ts'
 import type { Lifecycle } from '../../src/gateway.ts'
 import { createLog, type Log } from '../../src/lib/log.ts'
 import { createModelHealth } from '../../src/model-health.ts'
+import { createCatalog } from '../../src/pricing/catalog-file.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
+import { memoryLedger } from './memory-ledger.ts'
 
 export const ADMIN_KEY = 'admin-test-key-1'
 export const SECOND_ADMIN_KEY = 'admin-test-key-2'
@@ -48,6 +50,8 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
     clock,
     lifecycle,
     modelHealth: createModelHealth(),
+    ledger: memoryLedger(),
+    catalog: createCatalog('/no/such/folder/catalog.json'),
     ...options,
   })
   const call: Harness['call'] = async (method, path, body, headers = { authorization: `Bearer ${ADMIN_KEY}` }) => {
@@ -121,6 +125,35 @@ export const classicPolicy = (more: Record<string, unknown> = {}) => ({
   scope_ref: 'search',
   window: 'minute',
   max_requests: 600,
+  ...more,
+})
+
+/** An exporter of traces to a collector of this machine. */
+export const otlpExporter = (more: Record<string, unknown> = {}) => ({
+  name: 'collector',
+  kind: 'otlp_http',
+  endpoint: 'http://127.0.0.1:4318/v1/traces',
+  ...more,
+})
+
+/** An exporter of objects to a store of this machine. */
+export const s3Exporter = (more: Record<string, unknown> = {}) => ({
+  name: 'usage to minio',
+  kind: 'object_store',
+  provider: 's3',
+  bucket: 'aisix',
+  prefix: 'usage',
+  endpoint: 'http://127.0.0.1:9000',
+  credential_ref: 'minio',
+  ...more,
+})
+
+/** An exporter of objects to a folder. */
+export const folderExporter = (more: Record<string, unknown> = {}) => ({
+  name: 'usage files',
+  kind: 'object_store',
+  provider: 'file',
+  endpoint: 'file:///var/log/aisix/usage',
   ...more,
 })
 

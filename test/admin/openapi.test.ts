@@ -7,7 +7,21 @@ import { silentLog } from '../../src/lib/log.ts'
 import { kinds, RESOURCES } from '../../src/resources/index.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
-import { type Answer, apiKey, classicPolicy, entryOf, group, isRecord, model, openAdmin, policy, providerKey } from './harness.ts'
+import {
+  type Answer,
+  apiKey,
+  classicPolicy,
+  entryOf,
+  folderExporter,
+  group,
+  isRecord,
+  model,
+  openAdmin,
+  otlpExporter,
+  policy,
+  providerKey,
+  s3Exporter,
+} from './harness.ts'
 import { misfits } from './json-schema.ts'
 
 async function load(): Promise<OpenApiDocument> {
@@ -28,7 +42,17 @@ const operationsOf = (document: OpenApiDocument) =>
   )
 
 /** Schemas of documents that operators write, the forms of kinds that have several included. */
-const WRITTEN = ['ProviderKey', 'DirectModel', 'ModelGroup', 'ApiKey', 'ClassicPolicy', 'ConditionalPolicy']
+const WRITTEN = [
+  'ProviderKey',
+  'DirectModel',
+  'ModelGroup',
+  'ApiKey',
+  'ClassicPolicy',
+  'ConditionalPolicy',
+  'OtlpHttpExporter',
+  'S3Exporter',
+  'FolderExporter',
+]
 
 describe('/admin/openapi.json', () => {
   test('is OpenAPI 3.1.0 of this product, the same each time', async () => {
@@ -67,6 +91,7 @@ describe('/admin/openapi.json', () => {
         ...crud('/admin/v1/apikeys'),
         ...crud('/admin/v1/api_keys'),
         ...crud('/admin/v1/rate_limit_policies'),
+        ...crud('/admin/v1/observability_exporters'),
       ].toSorted(),
     )
   })
@@ -316,6 +341,8 @@ describe('examples', () => {
     expect(check('RateLimitPolicy', classicPolicy())).toBe(true)
     expect(check('RateLimitPolicy', classicPolicy({ limits: { rpm: 1 } }))).toBe(false)
     expect(check('RateLimitPolicy', policy({ conditions: [{ dimension: 'planet', operator: '==', value: 'x' }] }))).toBe(false)
+    expect(check('ObservabilityExporter', otlpExporter())).toBe(true)
+    expect(check('ObservabilityExporter', s3Exporter({ headers: { a: 'b' } }))).toBe(false)
     expect(check('ApiKey', apiKey({ key_hash: 'short' }))).toBe(false)
     expect(check('ProviderKeyEntry', { id: 'x', revision: 1, value: providerKey() })).toBe(false)
   })
@@ -349,6 +376,10 @@ describe('rules over several members', () => {
     ],
     ['rate_limit_policies', 'two dimensions', policy({ group_by: ['team', 'model'] })],
     ['rate_limit_policies', 'dates', during({ days_of_week: undefined, dates: ['2030-12-24'], end_time: '23:59' })],
+    ['observability_exporters', 'a collector in capitals', otlpExporter({ endpoint: 'HTTPS://Collector/v1/traces?a=b' })],
+    ['observability_exporters', 'a bucket with dots at an endpoint', s3Exporter({ bucket: 'my.Usage' })],
+    ['observability_exporters', 'a bucket of Amazon', s3Exporter({ endpoint: undefined, bucket: 'my-usage' })],
+    ['observability_exporters', 'a folder', folderExporter()],
     ['models', 'a check of the endpoint', check({})],
     ['models', 'a check of the endpoint with a prompt', check({ mode: 'endpoint', prompt: 'x' })],
     ['models', 'a check by completion', check(completion)],
@@ -382,6 +413,12 @@ describe('rules over several members', () => {
     ['rate_limit_policies', 'neither days nor dates', during({ days_of_week: undefined })],
     ['rate_limit_policies', 'a start at the end of the day', during({ start_time: '24:00' })],
     ['rate_limit_policies', 'an end after the end of the day', during({ end_time: '24:01' })],
+    ['observability_exporters', 'a collector with a fragment', otlpExporter({ endpoint: 'http://c/v1/traces#a' })],
+    ['observability_exporters', 'a collector that is no URL', otlpExporter({ endpoint: 'c:4318' })],
+    ['observability_exporters', 'a bucket with dots at Amazon', s3Exporter({ endpoint: undefined, bucket: 'my.usage' })],
+    ['observability_exporters', 'a cloud', { name: 'e', kind: 'datadog' }],
+    ['observability_exporters', 'a relative folder', folderExporter({ endpoint: 'file://logs' })],
+    ['observability_exporters', 'a credential for a folder', folderExporter({ credential_ref: 'c' })],
     ['models', 'a completion without a bound', check({ prompt: 'x' })],
     ['models', 'a completion that asks nothing', check({ mode: 'completion', max_tokens: 1 })],
     ['models', 'a header without a name', hashed({ type: 'header' })],
@@ -438,6 +475,9 @@ describe('answers of the gateway', () => {
         'rate_limit_policies',
         policy({ conditions: CONDITIONS, group_by: ['team', 'model'], action: 'reject', schedules: SCHEDULES }),
       ],
+      ['observability_exporters', otlpExporter({ headers: { a: 'b' }, sample_rate: 0.5, content_mode: 'full' })],
+      ['observability_exporters', s3Exporter({ region: 'eu-central-1' })],
+      ['observability_exporters', folderExporter({ bucket: 'b', prefix: 'p', enabled: false })],
       ['apikeys', apiKey({ disabled: true, expires_at: '2031-01-01T00:00:00Z', team_id: 't' })],
     ]
     for (const [kind, value] of full) {

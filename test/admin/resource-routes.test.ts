@@ -2,7 +2,19 @@ import { afterAll, describe, expect, test } from 'bun:test'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { type Store, StoreUnavailable } from '../../src/store/store.ts'
 import { putRow, scratch } from '../store/scratch.ts'
-import { ADMIN_KEY, apiKey, entryOf, isRecord, messageOf, model, openAdmin, policy, providerKey, sha256 } from './harness.ts'
+import {
+  ADMIN_KEY,
+  apiKey,
+  entryOf,
+  isRecord,
+  messageOf,
+  model,
+  openAdmin,
+  otlpExporter,
+  policy,
+  providerKey,
+  sha256,
+} from './harness.ts'
 
 const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown>, Record<string, unknown>][] = [
   ['provider_keys', providerKey, { display_name: 'other' }],
@@ -10,6 +22,7 @@ const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown
   ['apikeys', apiKey, { key_hash: sha256('other') }],
   ['api_keys', apiKey, { key_hash: sha256('other') }],
   ['rate_limit_policies', policy, { name: 'other' }],
+  ['observability_exporters', otlpExporter, { name: 'other' }],
 ]
 
 /** A member that a document may leave out, of kinds other than caller keys. */
@@ -17,6 +30,7 @@ const OPTIONAL: Record<string, Record<string, unknown>> = {
   provider_keys: { tls: { verify: false } },
   models: { retries: 3 },
   rate_limit_policies: { group_by: ['team'] },
+  observability_exporters: { sample_rate: 0.5 },
 }
 
 describe.each(KINDS)('/admin/v1/%s', (kind, document, other) => {

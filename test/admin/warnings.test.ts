@@ -5,13 +5,16 @@ import {
   apiKey,
   classicPolicy,
   entryOf,
+  folderExporter,
   group,
   type Harness,
   isRecord,
   model,
   openAdmin,
+  otlpExporter,
   policy,
   providerKey,
+  s3Exporter,
   sha256,
 } from './harness.ts'
 
@@ -301,6 +304,31 @@ describe('what has no effect, or another one than it seems', () => {
   ]
   test.each(policies)('of policies: %s', async (_name, document, expected) => {
     const warning = warningOf(await openAdmin().call('POST', '/admin/v1/rate_limit_policies', document))
+    if (expected === null) expect(warning).toBeNull()
+    else expect(warning).toContain(expected)
+  })
+
+  const collector = (host: string, more: Record<string, unknown> = {}) =>
+    otlpExporter({ endpoint: `http://${host}:4318/v1/traces`, ...more })
+  const exporters: [string, Record<string, unknown>, string | null][] = [
+    ['a collector of this machine', collector('localhost'), null],
+    ['a collector over TLS', otlpExporter({ endpoint: 'https://collector.example/v1/traces' }), null],
+    ['a collector elsewhere in clear text', collector('10.0.0.9'), 'endpoint is plain http, so records cross the network'],
+    [
+      'the same with a credential',
+      collector('10.0.0.9', { headers: { a: 'b' } }),
+      'endpoint is plain http, so records and the values of headers cross the network in clear text',
+    ],
+    ['no path', otlpExporter({ endpoint: 'http://localhost:4318' }), 'endpoint has no path'],
+    ['a rate of 0', otlpExporter({ sample_rate: 0 }), 'sample_rate is 0, so nothing is delivered'],
+    ['content', otlpExporter({ content_mode: 'full' }), 'content_mode is "full": the texts of requests'],
+    ['a store of this machine', s3Exporter(), null],
+    ['a store elsewhere in clear text', s3Exporter({ endpoint: 'http://10.0.0.9:9000' }), 'endpoint is plain http'],
+    ['Amazon', s3Exporter({ endpoint: undefined }), null],
+    ['a folder', folderExporter(), null],
+  ]
+  test.each(exporters)('of exporters: %s', async (_name, document, expected) => {
+    const warning = warningOf(await openAdmin().call('POST', '/admin/v1/observability_exporters', document))
     if (expected === null) expect(warning).toBeNull()
     else expect(warning).toContain(expected)
   })
