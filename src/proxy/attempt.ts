@@ -6,6 +6,7 @@ import type { CallerKey } from '../store/snapshot.ts'
 import { toBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
+import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
@@ -153,6 +154,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     exchange.usage = answer.usage
     exchange.finishReason = answer.finishReason
     if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
+    exchange.capture?.answer(responseOf(endpoint, answer.text))
     return { kind: 'whole', body: answer.text }
   } catch (error) {
     const known = open.explain(error)

@@ -1,3 +1,4 @@
+import type { Budgets } from '../budgets/budget.ts'
 import { clientGone, type ErrorName, GatewayError, toGatewayError } from '../errors.ts'
 import { openAttempt } from '../exchange.ts'
 import type { Refusal } from '../limits/limit.ts'
@@ -12,6 +13,7 @@ import { logAttempt } from './settle.ts'
 export type DispatchInput = AttemptInput & {
   route: Route
   admission: Admission
+  budgets: Pick<Budgets, 'memberRefusal'>
   snapshot: Snapshot
   callerKey: CallerKey
   /** Retries at a target that says nothing of them and after which no other is tried. */
@@ -73,6 +75,11 @@ function enter(input: DispatchInput, index: number): Entered {
   if (!route.group) {
     exchange.enter(member.state, member.rules, undefined)
     return { target }
+  }
+  const overspent = input.budgets.memberRefusal(snapshot, member.id, input.now())
+  if (overspent) {
+    recordUncalled(input, overspent)
+    return { failure: overspent, refusal: undefined }
   }
   const entered = admission.admitMember(snapshot, callerKey, route.group, member, input.now(), exchange.counted)
   if ('refusal' in entered) {
@@ -200,6 +207,7 @@ const MEMBERS_OWN: ReadonlySet<ErrorName> = new Set([
   'not_implemented',
   'rate_limited',
   'targets_rate_limited',
+  'budget_exceeded',
 ])
 
 function mayGoOn(failure: GatewayError, { group }: Route): boolean {

@@ -117,7 +117,7 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
   if (known.retryAfterSecs !== undefined && (known.status === 429 || known.status === 503)) {
     headers['retry-after'] = String(known.retryAfterSecs)
   }
-  if (known.wasRetried) headers['x-should-retry'] = 'false'
+  if (known.wasRetried || known.isFinal) headers['x-should-retry'] = 'false'
   return new Response(JSON.stringify(openAiEnvelope(known)), { status: known.status, headers })
 }
 

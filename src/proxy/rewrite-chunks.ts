@@ -14,6 +14,7 @@ import {
   stringifyBinary,
   writeMembers,
 } from '../wire/members.ts'
+import { deltaAt } from './capture.ts'
 import { addReasoning, cutMessage, errorInside } from './rewrite-answer.ts'
 
 export type ChunkOptions = {
@@ -127,6 +128,7 @@ export class ChunkRewriter {
       if (data.charCodeAt(start) === 0x22) continue
       exchange.contentEvents += 1
       exchange.contentBytes += data.indexOf('"', start) - start
+      if (exchange.capture && !key.startsWith('"reasoning')) exchange.capture.answer(deltaAt(data, start - 1))
       break
     }
     const finish = data.indexOf('"finish_reason":"', from)

@@ -1,10 +1,11 @@
-import type { Exchange } from '../exchange.ts'
+import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
 import type { Answer, UpstreamStream } from './attempt.ts'
 import { authenticate } from './authenticate.ts'
 import { Caller } from './caller.ts'
+import { promptOf } from './capture.ts'
 import type { Dial } from './dial.ts'
 import { dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
@@ -45,6 +46,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     exchange.groupId = model.entry.id
   }
   const now = clock.now()
+  const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
+  if (overspent) throw overspent
   const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
   try {
     exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
@@ -52,6 +55,11 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     // Whoever is refused takes no turn from those who are served.
     route.takeBack()
     throw error
+  }
+  const unitsMax = gateway.exporters.isActive ? gateway.exporters.contentBytesMax(exchange.requestId) : 0
+  if (unitsMax > 0) {
+    exchange.capture = new Capture(unitsMax)
+    exchange.capture.ask(promptOf(endpoint, question))
   }
   const caller = new Caller(request.signal)
   let isCommitted = false
@@ -61,6 +69,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     question,
     route,
     admission,
+    budgets: gateway.budgets,
     snapshot,
     callerKey,
     callerHeaders: request.headers,

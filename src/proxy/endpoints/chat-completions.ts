@@ -22,6 +22,7 @@ export const chatCompletions: Endpoint = {
   schema,
   keys: Object.keys(schema.shape),
   isPlain,
+  promptMember: 'messages',
   answerMember: 'choices',
   alwaysSendsStream: true,
   hasCallId: true,

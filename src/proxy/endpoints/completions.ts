@@ -12,6 +12,7 @@ export const completions: Endpoint = {
   schema,
   keys: Object.keys(schema.shape),
   isPlain: isPlainQuestion,
+  promptMember: 'prompt',
   answerMember: 'choices',
   alwaysSendsStream: false,
   hasCallId: false,

@@ -15,6 +15,7 @@ export const embeddings: Endpoint = {
   schema,
   keys: Object.keys(schema.shape),
   isPlain: (value): value is EndpointQuestion => isPlainQuestion(value) && typeof value.input === 'string',
+  promptMember: 'input',
   answerMember: 'data',
   alwaysSendsStream: false,
   hasCallId: false,

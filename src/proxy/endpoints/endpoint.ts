@@ -15,6 +15,8 @@ export type Endpoint = {
    * 4 us less than the schema. Whatever this is not sure of, the schema decides and explains.
    */
   isPlain(value: unknown): value is EndpointQuestion
+  /** The member that holds what is asked: kept for exporters where an operator wants content. */
+  promptMember: 'messages' | 'prompt' | 'input'
   /** The member without which a 2xx answer is no answer. */
   answerMember: 'choices' | 'data'
   /** True where `stream` always goes upstream, said or not (proxy-02 §2). */
