@@ -1,8 +1,13 @@
 /** The command line: what the arguments ask for, and the commands that need no gateway. Source: control-bootstrap §4. */
 import { existsSync } from 'node:fs'
+import { basename } from 'node:path'
+import { readProblem } from './config/file.ts'
 import { ConfigError, loadConfig } from './config.ts'
+import { JsonError } from './lib/json.ts'
 import { printable } from './lib/log.ts'
 import { nearest } from './lib/nearest.ts'
+import { CatalogError } from './pricing/catalog.ts'
+import { catalogPath, readCatalogFile, replaceCatalog } from './pricing/catalog-file.ts'
 import { VERSION } from './version.ts'
 
 /** What a command says and how it ends. */
@@ -13,6 +18,7 @@ export type Command =
   | { kind: 'check-config'; configPath: string }
   /** Reads standard input to its end and hands it to `runHashKey`. */
   | { kind: 'hash-key' }
+  | { kind: 'catalog-import'; file: string; configPath: string }
   | { kind: 'print'; output: Output }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -29,6 +35,13 @@ Prints "OK: FILE", and warnings on stderr. Ends with 1 when the configuration ca
 
 Reads a plaintext key on standard input and prints its SHA-256, the \`key_hash\` of an API key.
 One line break at the end is not part of the key:  printf '%s' "$KEY" | aisix hash-key
+`,
+  catalog: `aisix catalog import FILE [--config PATH]
+
+Replaces the catalog of published prices that GET /admin/v1/catalog/models searches. FILE is the api.json of models.dev, or an
+answer of that route at another gateway. It becomes catalog.json beside the store; a running gateway takes it up by itself.
+Remove that file to have the catalog back that came with the gateway. No price is ever applied by itself.
+Ends with 1, and the old catalog in place, when FILE cannot be used.
 `,
   validate: `aisix validate --resources FILE
 
@@ -53,6 +66,7 @@ Usage: aisix [--config PATH]     serve
 Commands:
   check-config   check the configuration and start nothing
   hash-key       print the hash of the key on standard input
+  catalog        replace the catalog of published prices
   help COMMAND   tell more about a command
 
 Options:
@@ -76,6 +90,7 @@ export function parseCommand(argv: readonly string[], env: Environment, exists: 
     return print({ stderr: `aisix ${first}: resources files are not supported by this version\n`, exit: 1 })
   }
   if (first === 'help') return parseHelp(rest)
+  if (first === 'catalog') return parseCatalog(rest, env, exists)
   return rest[0] === undefined ? { kind: 'hash-key' } : usageError('hash-key takes no arguments: the key comes on standard input')
 }
 
@@ -86,7 +101,23 @@ function parseHelp([topic, extra]: readonly string[]): Command {
   return usageError(`unknown command ${quote(topic)}`, nearest(topic, Object.keys(SUBCOMMANDS)))
 }
 
-/** The options of the two commands that take a configuration. */
+function parseCatalog([action, ...args]: readonly string[], env: Environment, exists: (path: string) => boolean): Command {
+  if (action !== 'import') return usageError('catalog needs to know what to do: aisix catalog import FILE')
+  const options: string[] = []
+  const files: string[] = []
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] ?? ''
+    const hasValue = arg === '--config' || arg === '-c'
+    if (hasValue) options.push(...args.slice(i, ++i + 1))
+    else (arg.startsWith('-') ? options : files).push(arg)
+  }
+  const [file = '', ...others] = files
+  if (file === '' || others.length > 0) return usageError('catalog import takes one file: aisix catalog import FILE')
+  const command = parseOptions('check-config', options, env, exists)
+  return command.kind === 'check-config' ? { kind: 'catalog-import', file, configPath: command.configPath } : command
+}
+
+/** The options of the commands that take a configuration. */
 function parseOptions(
   kind: 'serve' | 'check-config',
   args: readonly string[],
@@ -172,4 +203,51 @@ export function runCheckConfig(configPath: string, env: Environment): Output {
     if (!(error instanceof ConfigError)) throw error
     return { stdout: '', stderr: `config load failed: ${error.message}\n`, exit: 1 }
   }
+}
+
+/** Characters of a file's name that the catalog keeps. */
+const FILE_NAME_MAX = 128
+/** Problems of a catalog that are listed; more are counted. */
+const PROBLEMS_MAX = 20
+
+/** Puts the catalog of a file in the place of the one beside the store, or says all that is wrong with it. */
+export function runCatalogImport(file: string, configPath: string, env: Environment, now = new Date()): Output {
+  const fail = (...problems: string[]): Output => ({
+    stdout: '',
+    stderr: problems.map(problem => `catalog import failed: ${problem}\n`).join(''),
+    exit: 1,
+  })
+  const name = printable(file)
+  try {
+    const { config } = loadConfig({ path: configPath, env })
+    const catalog = readCatalogFile(file, {
+      source: `models.dev, imported from ${printable(basename(file).slice(0, FILE_NAME_MAX))}`,
+      now,
+    })
+    const target = catalogPath(config.store.path)
+    try {
+      replaceCatalog(target, catalog)
+    } catch (error) {
+      return fail(`${target}: ${writeProblem(error)}`)
+    }
+    const { models, as_of } = catalog
+    return { stdout: `${models.length} models, none newer than ${as_of}, are now in ${target}\n`, stderr: '', exit: 0 }
+  } catch (error) {
+    if (error instanceof ConfigError) return fail(error.message)
+    if (error instanceof JsonError) return fail(`${name}:${error.line}:${error.column}: ${error.problem}`)
+    if (error instanceof Error && 'code' in error) return fail(`${name}: ${readProblem(error)}`)
+    if (!(error instanceof CatalogError)) throw error
+    const { problems } = error
+    const more = problems.length - PROBLEMS_MAX
+    const shown = problems.slice(0, PROBLEMS_MAX).map(problem => `${name}: ${problem}`)
+    return fail(...shown, ...(more > 0 ? [`${name}: and ${more} more`] : []))
+  }
+}
+
+function writeProblem(error: unknown): string {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
+  if (code === 'ENOENT') return 'its folder does not exist; start the gateway once, or create it'
+  if (code === 'EACCES' || code === 'EPERM') return 'permission denied: run this as the user that runs the gateway'
+  if (code === 'EEXIST') return 'another import is under way, or one was killed: remove the file that ends with .new beside it'
+  return `cannot be written (${code})`
 }

@@ -1,7 +1,7 @@
 /** argv → configuration → Gateway → listeners → signals; the only file that exits the process. */
 // biome-ignore assist/source/organizeImports: the first start of the process ends in this module, before the others load.
 import { isRestarted } from './first.ts'
-import { type Output, parseCommand, runCheckConfig, runHashKey } from './cli.ts'
+import { type Output, parseCommand, runCatalogImport, runCheckConfig, runHashKey } from './cli.ts'
 import { say, serve } from './listen.ts'
 
 const command = parseCommand(process.argv.slice(2), process.env)
@@ -14,6 +14,9 @@ switch (command.kind) {
     break
   case 'check-config':
     await finish(runCheckConfig(command.configPath, process.env))
+    break
+  case 'catalog-import':
+    await finish(runCatalogImport(command.file, command.configPath, process.env))
     break
   case 'serve':
     process.exit(await serve(command.configPath, process.env, { isRestarted }))

@@ -1,13 +1,16 @@
 /**
- * Generates the documents that come from schemas. `bun tools/docs.ts` writes them; with `--check` nothing is written, and
- * documents that are out of date are named and end it with 1.
+ * Generates the files that come from elsewhere: documents from schemas, the catalog of prices from its package.
+ * `bun tools/docs.ts` writes them; with `--check` nothing is written, and files that are out of date are named and end it
+ * with 1.
  */
 import { resolve } from 'node:path'
+import { catalogSnapshot } from './docs/catalog.ts'
 import { configurationReference } from './docs/configuration.ts'
 
 /** One document a row: where it lies, and what makes its text. */
 const DOCUMENTS: readonly { file: string; generate: () => Promise<string> }[] = [
   { file: 'docs/configuration.md', generate: configurationReference },
+  { file: 'src/pricing/catalog-snapshot.json', generate: catalogSnapshot },
 ]
 
 const isCheck = process.argv.includes('--check')
