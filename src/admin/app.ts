@@ -1,8 +1,10 @@
 /** The admin listener: what operators write, and what they read about it. */
 import { type Context, Hono } from 'hono'
 import type { Clock, Lifecycle } from '../gateway.ts'
+import type { Ledger } from '../ledger/ledger.ts'
 import type { Log } from '../lib/log.ts'
 import type { ModelHealth } from '../model-health.ts'
+import type { Catalog } from '../pricing/catalog-file.ts'
 import { hasConfig } from '../status/config.ts'
 import { type AddressSource, frontDoor, peerAddress, withoutBody, withStandardHeaders } from '../status/front-door.ts'
 import { HEALTH_PATHS, health } from '../status/health.ts'
@@ -10,12 +12,14 @@ import { modelStatus } from '../status/models.ts'
 import type { Actor, Store } from '../store/store.ts'
 import { createAuthenticator } from './auth.ts'
 import { BODY_TIMEOUT_MS } from './body.ts'
+import { catalogRoutes } from './catalog-routes.ts'
 import { AdminError, json } from './error.ts'
 import { healthReport } from './health.ts'
 import { type OpenApiDocument, openApiDocument } from './openapi.ts'
 import { type ReferencePage, referencePage } from './reference-page.ts'
 import { resourceRoutes } from './resource-routes.ts'
 import type { Call, Description, Route } from './route.ts'
+import { usageRoutes } from './usage-routes.ts'
 
 export type AdminOptions = {
   store: Store
@@ -25,6 +29,8 @@ export type AdminOptions = {
   clock: Clock
   lifecycle: Lifecycle
   modelHealth: ModelHealth
+  ledger: Ledger
+  catalog: Catalog
   /** The proxy's door in this process: is handed the request as it came, its path changed to `/v1/chat/completions`. */
   playground?: (request: Request, server: AddressSource) => Response | Promise<Response>
   /** Who connects, for the log and for the store's audit. */
@@ -90,6 +96,8 @@ export function createAdminApp(options: AdminOptions): AdminApp {
       describe: OPENAPI_PAGE,
     },
     ...resourceRoutes({ store, log: logAdmin, bodyTimeoutMs }),
+    ...usageRoutes({ ...options, inFlight: lifecycle.inFlight }),
+    ...catalogRoutes(options),
     {
       method: 'GET',
       path: '/admin/v1/models/status',

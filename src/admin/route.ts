@@ -19,6 +19,8 @@ export type Description = {
   tag: string
   summary: string
   description?: string
+  /** What `{id}` is; said where it is not the id of an entry. */
+  idDescription?: string
   /** Parameters beside `{id}`, which follows from the path. */
   parameters?: readonly { name: string; in: 'query'; required: boolean; description: string; schema: JsonSchema }[]
   /** Body of the request, with at least one example that is accepted as it stands. */
@@ -27,11 +29,13 @@ export type Description = {
   success: { description: string; schema?: JsonSchema; example?: unknown; contentType?: string }
   /** Statuses besides 200 that the route answers, beyond what follows from `auth`: 401 and 500, or all that the proxy answers. */
   errors: readonly ErrorStatus[]
+  /** What they mean on this route, where that is not what they usually mean. */
+  errorDescriptions?: Partial<Record<ErrorStatus, string>>
   /** Errors are lines of text, as probes expect them, and not the envelope. */
   errorsInPlainText?: true
 }
 
-export const ERROR_DESCRIPTIONS: Readonly<Record<AdminErrorStatus | 503, string>> = {
+export const ERROR_DESCRIPTIONS: Readonly<Record<AdminErrorStatus, string>> = {
   400: 'The body is no JSON object, or breaks a rule of the schema; the message names each place and rule.',
   401: 'No admin key, or none that this gateway knows.',
   404: 'There is no such resource.',

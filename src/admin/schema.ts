@@ -39,6 +39,12 @@ function build(kind: Kind): JsonSchema {
   return tidy(root, $defs)
 }
 
+/** The schema of an answer for the reference, without what only its generator needs. */
+export function inlineSchema(schema: z.ZodType): JsonSchema {
+  const { $schema, ...inline } = z.toJSONSchema(schema, { override: ({ jsonSchema }) => plainBounds(jsonSchema) })
+  return inline
+}
+
 /** Takes out what zod says by itself: that integers are safe ones, and formats once more as a pattern. */
 export function plainBounds(schema: JsonSchema) {
   if (schema.maximum === Number.MAX_SAFE_INTEGER) delete schema.maximum

@@ -4,9 +4,11 @@ import type { Exchange } from '../../src/exchange.ts'
 import { systemClock } from '../../src/gateway.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { createModelHealth } from '../../src/model-health.ts'
+import { createCatalog } from '../../src/pricing/catalog-file.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
 import { ADMIN_KEY, apiKey, messageOf, openAdmin, providerKey, SECOND_ADMIN_KEY } from './harness.ts'
+import { memoryLedger } from './memory-ledger.ts'
 
 const UNAUTHORIZED = '{"error_msg":"missing or malformed admin authorization"}'
 
@@ -67,6 +69,8 @@ describe('authentication', () => {
       clock: systemClock,
       lifecycle: { isDraining: false, inFlight: new Set<Exchange>(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
+      ledger: memoryLedger(),
+      catalog: createCatalog('/no/such/folder/catalog.json'),
     }
     expect(() => createAdminApp({ ...options, adminKeys: ['good', ' '] })).toThrow('admin.admin_keys[1] must not be empty')
   })
@@ -211,6 +215,8 @@ describe('playground', () => {
       clock: systemClock,
       lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
+      ledger: memoryLedger(),
+      catalog: createCatalog('/no/such/folder/catalog.json'),
       playground: async (request, server) => {
         seen.push({
           url: new URL(request.url).pathname,
