@@ -24,6 +24,7 @@ export const ERRORS = {
   rate_limited: { status: 429, type: 'rate_limit_exceeded' },
   /** Every target of a group is over a limit of its own (proxy-05 §4). */
   targets_rate_limited: { status: 429, type: 'upstream_error' },
+  budget_exceeded: { status: 429, type: 'billing_error', code: 'budget_exceeded' },
   all_candidates_unavailable: { status: 503, type: 'all_candidates_unavailable' },
   provider_unavailable: { status: 503, type: 'provider_unavailable' },
   invalid_upstream_config: { status: 400, type: 'invalid_request_error' },
@@ -41,6 +42,25 @@ export const ERRORS = {
 
 export type ErrorName = keyof typeof ERRORS
 
+/** What a caller is told of a budget that is used up, flattened into the envelope: the operator's numbers. */
+export type BudgetDetails = {
+  scope: string
+  /** Absent for `all`. */
+  scope_ref?: string
+  /** The limits that the budget has, each with what is spent of it. */
+  limit_usd?: number
+  spent_usd?: number
+  limit_tokens?: number
+  spent_tokens?: number
+  period: string
+  /** RFC 3339, UTC; absent where the period has no end. */
+  period_resets_at?: string
+  retry_after_seconds?: number
+}
+
+/** Longest wait that SDKs follow; where it is longer they come back after some seconds (OpenAI's for Python and Node). */
+const SDK_WAIT_SECS_MAX = 60
+
 export type ErrorDetails = {
   /** Overrides the row's status: an upstream's 4xx is relayed with its own. */
   status?: number
@@ -56,6 +76,7 @@ export type ErrorDetails = {
   upstreamStatus?: number
   /** The rate-limit policy that refused the request. */
   policy?: { id: string; name: string }
+  budget?: BudgetDetails
 }
 
 export class GatewayError extends Error {
@@ -67,6 +88,7 @@ export class GatewayError extends Error {
   readonly retry: 'yes' | 'if-configured' | 'no'
   readonly upstreamStatus: number | undefined
   readonly policy: { id: string; name: string } | undefined
+  readonly budget: BudgetDetails | undefined
   /** Set by `dispatch` once it has tried again: the caller's own SDK need not (`x-should-retry: false`). */
   wasRetried = false
 
@@ -85,6 +107,12 @@ export class GatewayError extends Error {
     this.retry = details.retry ?? 'no'
     this.upstreamStatus = details.upstreamStatus
     this.policy = details.policy
+    this.budget = details.budget
+  }
+
+  /** To come back at once is of no use: what is used up is not there again for longer than an SDK waits. */
+  get isFinal(): boolean {
+    return this.budget !== undefined && (this.retryAfterSecs ?? Number.POSITIVE_INFINITY) > SDK_WAIT_SECS_MAX
   }
 }
 
@@ -117,7 +145,13 @@ export function invalidRequest(message: string, details?: ErrorDetails): Gateway
 }
 
 export type OpenAiError = {
-  error: { message: string; type: string; param?: string; code?: string; policy?: { id: string; name: string } }
+  error: {
+    message: string
+    type: string
+    param?: string
+    code?: string
+    policy?: { id: string; name: string }
+  } & Partial<BudgetDetails>
 }
 
 /** The envelope of OpenAI's dialect; `param` and `code` are left out when unset, never null (proxy-01 §8). */
@@ -128,6 +162,7 @@ export function openAiEnvelope(error: GatewayError): OpenAiError {
       type: error.type,
       ...(error.param === undefined ? {} : { param: error.param }),
       ...(error.code === undefined ? {} : { code: error.code }),
+      ...error.budget,
       ...(error.policy === undefined ? {} : { policy: error.policy }),
     },
   }

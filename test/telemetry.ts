@@ -28,9 +28,14 @@ export function testTelemetry({ seriesMax = 100_000, wantsReports = false } = {}
   const budgets: Budgets = {
     refusal: () => undefined,
     memberRefusal: () => undefined,
+    reject: () => {},
     charge: (record, groupId) => charged.push({ record, groupId }),
     status: () => undefined,
+    statuses: () => [],
+    history: async () => undefined,
+    collect: () => {},
     health: { state: 'ok', problem: undefined },
+    flush: async () => true,
     close: async () => {},
   }
   const exporters: Exporters = {
