@@ -25,6 +25,8 @@ type Listener = { label: string; server: Bun.Server<undefined> }
 
 const DRAIN_PROGRESS_MS = 5_000
 const FLUSH_MS = 2_000
+/** A line is out this much later than it was written, at the most. */
+const LOG_GATHER_MS = 10
 /** How exactly the intervals of background checks are kept. */
 const CHECK_TICK_MS = 1_000
 
@@ -46,7 +48,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   }
   const { config, tls, warnings, debug } = loaded
   const { log_level: filter, log_format: format } = config.observability
-  const log = createLog({ filter, format })
+  const log = createLog({ filter, format, gatherMs: LOG_GATHER_MS })
   process.on('unhandledRejection', error => logStranger(log, 'unhandled rejection', error))
   process.on('uncaughtException', error => logStranger(log, 'uncaught exception', error))
   for (const warning of warnings) log.as('config').warn(warning)
