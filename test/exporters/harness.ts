@@ -57,7 +57,12 @@ export function openServer(answer: Answerer = () => Response.json({})) {
     idleTimeout: 0,
     async fetch(request) {
       const { pathname } = new URL(request.url)
-      const each = { method: request.method, path: pathname, headers: request.headers.toJSON(), body: new Uint8Array(await request.arrayBuffer()) }
+      const each = {
+        method: request.method,
+        path: pathname,
+        headers: request.headers.toJSON(),
+        body: new Uint8Array(await request.arrayBuffer()),
+      }
       received.push(each)
       for (const { count, resolve } of waiting) if (received.length >= count) resolve()
       waiting = waiting.filter(({ count }) => received.length < count)
