@@ -2,20 +2,74 @@ import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { healthRules } from '../model-health.ts'
 import { isDirectEntry } from '../store/snapshot.ts'
+import { counter, DEPLOYMENT, gauge } from '../telemetry/families.ts'
+import type { Family } from '../telemetry/registry.ts'
 import { COMMIT, VERSION } from '../version.ts'
-import { renderFamilies, type Sample, type StateFamily } from './metrics.ts'
+import { renderFamilies, type Sample, type ToldFamily } from './metrics.ts'
+
+const IN_FLIGHT = gauge(
+  'aisix_proxy_in_flight_requests',
+  ['endpoint', 'inbound_protocol'],
+  'Requests whose answer, stream included, is not over.',
+  'An endpoint that was once under way falls to 0.',
+)
+const DEPLOYMENT_STATE = gauge(
+  'aisix_deployment_state',
+  DEPLOYMENT,
+  '0: in rotation. 2: cooling down, or failing its background checks.',
+  'Of direct models that were used or checked, until they are deleted.',
+)
+const COOLED_DOWN = counter('aisix_deployment_cooled_down_total', DEPLOYMENT, 'Entries into cooldown.')
+const LEDGER_UP = gauge(
+  'aisix_usage_ledger_up',
+  [],
+  '1: records of usage reach the disk. 0: they do not, see /admin/v1/health.',
+  'Not told where `usage.enabled` is `false`, like the other families of the ledger.',
+)
+const LEDGER_BYTES = gauge('aisix_usage_ledger_bytes', [], 'Bytes of the file with the records of usage.')
+const LEDGER_QUEUED = gauge('aisix_usage_ledger_queued_records', [], 'Records of usage that wait to be written.')
+const LEDGER_WRITTEN = counter('aisix_usage_ledger_written_total', [], 'Records of usage that reached the disk.')
+const BUDGETS_UP = gauge('aisix_budgets_up', [], '1: spending on budgets reaches the disk. 0: it does not, see /admin/v1/health.')
+const SERIES = gauge('aisix_metric_series', [], 'Series that are kept, of at most observability.metrics.max_series.')
+const OVERFLOWS = counter(
+  'aisix_metric_series_overflows_total',
+  [],
+  'Times that a series was wanted and there was no room: it counts under the label value `other`.',
+)
+const BUILD_INFO = gauge('aisix_build_info', ['version', 'commit'], 'Always 1: the version that runs.')
+const CPU = counter('aisix_process_cpu_seconds_total', [], 'Processor time of this process, user and system together.')
+const MEMORY = gauge('aisix_process_resident_memory_bytes', [], 'Memory of this process.')
+const STARTED = gauge('aisix_process_start_time_seconds', [], 'When this process started, seconds since the epoch.')
+
+/** In the order of the page. */
+export const GATEWAY_FAMILIES: readonly Family[] = [
+  IN_FLIGHT,
+  DEPLOYMENT_STATE,
+  COOLED_DOWN,
+  LEDGER_UP,
+  LEDGER_BYTES,
+  LEDGER_QUEUED,
+  LEDGER_WRITTEN,
+  BUDGETS_UP,
+  SERIES,
+  OVERFLOWS,
+  BUILD_INFO,
+  CPU,
+  MEMORY,
+  STARTED,
+]
 
 /**
  * What the gateway is at this moment, in metrics: requests under way, the state of deployments, ledger, budgets and process.
  * Endpoints that were once seen under way fall to 0, they do not vanish.
  */
 export function createGatewayMetrics(gateway: Gateway): () => string {
-  const seen = new Map<string, Sample>()
+  const seen = new Map<string, Counted>()
   return () => {
     // Before traffic the page tells of the configuration alone. source: control-observability §1
     if (gateway.registry.size === 0) return ''
     return renderFamilies([
-      { ...IN_FLIGHT, samples: inFlight(gateway.lifecycle.inFlight, seen) },
+      { family: IN_FLIGHT, samples: inFlight(gateway.lifecycle.inFlight, seen) },
       ...deployments(gateway),
       ...ledgerFamilies(gateway),
       ...processFamilies(gateway),
@@ -23,27 +77,20 @@ export function createGatewayMetrics(gateway: Gateway): () => string {
   }
 }
 
-const IN_FLIGHT = {
-  name: 'aisix_proxy_in_flight_requests',
-  type: 'gauge',
-  help: 'Requests whose answer, stream included, is not over.',
-} as const
+type Counted = { labels: readonly string[]; value: number }
 
-function inFlight(exchanges: ReadonlySet<Exchange>, seen: Map<string, Sample>): Sample[] {
+function inFlight(exchanges: ReadonlySet<Exchange>, seen: Map<string, Counted>): Sample[] {
   for (const sample of seen.values()) sample.value = 0
   for (const { endpoint } of exchanges) {
     const sample = seen.get(endpoint.endpoint)
     if (sample) sample.value += 1
-    else {
-      const labels = { endpoint: endpoint.endpoint, inbound_protocol: endpoint.inboundProtocol }
-      seen.set(endpoint.endpoint, { labels, value: 1 })
-    }
+    else seen.set(endpoint.endpoint, { labels: [endpoint.endpoint, endpoint.inboundProtocol], value: 1 })
   }
   return [...seen.values()]
 }
 
 /** Of every direct model that has been used or checked. source: control-observability §2, `aisix_deployment_*` */
-function deployments({ store, modelHealth, clock }: Gateway): StateFamily[] {
+function deployments({ store, modelHealth, clock }: Gateway): ToldFamily[] {
   const states: Sample[] = []
   const cooldowns: Sample[] = []
   const now = clock.now()
@@ -51,80 +98,45 @@ function deployments({ store, modelHealth, clock }: Gateway): StateFamily[] {
     const state = modelHealth.known(entry.id)
     if (!state || !isDirectEntry(entry)) continue
     const { provider, display_name, model_name, provider_key_id } = entry.value
-    const labels = { provider: provider || 'unknown', model: display_name, upstream_model: model_name, provider_key_id }
+    const labels = [provider || 'unknown', display_name, model_name, provider_key_id]
     const { availability } = state.report(healthRules(entry.value), now)
     states.push({ labels, value: availability === 'healthy' ? 0 : 2 })
     if (state.cooldowns > 0) cooldowns.push({ labels, value: state.cooldowns })
   }
   return [
-    {
-      name: 'aisix_deployment_state',
-      type: 'gauge',
-      help: '0: in rotation. 2: cooling down, or failing its background checks.',
-      samples: states,
-    },
-    {
-      name: 'aisix_deployment_cooled_down_total',
-      type: 'counter',
-      help: 'Entries into cooldown.',
-      samples: cooldowns,
-    },
+    { family: DEPLOYMENT_STATE, samples: states },
+    { family: COOLED_DOWN, samples: cooldowns },
   ]
 }
 
-const gauge = (name: string, help: string, value: number): StateFamily => ({ name, type: 'gauge', help, samples: [{ value }] })
+const one = (family: Family, value: number): ToldFamily => ({ family, samples: [{ value }] })
 
-function ledgerFamilies({ ledger, budgets, registry }: Gateway): StateFamily[] {
+function ledgerFamilies({ ledger, budgets, registry }: Gateway): ToldFamily[] {
   const { state, bytes, queued, written } = ledger.status
+  // A ledger that nobody wants is not down.
+  const told =
+    state === 'disabled'
+      ? []
+      : [
+          one(LEDGER_UP, state === 'ok' ? 1 : 0),
+          one(LEDGER_BYTES, bytes),
+          one(LEDGER_QUEUED, queued),
+          one(LEDGER_WRITTEN, written),
+        ]
   return [
-    gauge(
-      'aisix_usage_ledger_up',
-      '1: records of usage reach the disk. 0: they do not, see /admin/v1/health.',
-      state === 'ok' ? 1 : 0,
-    ),
-    gauge('aisix_usage_ledger_bytes', 'Bytes of the file with the records of usage.', bytes),
-    gauge('aisix_usage_ledger_queued_records', 'Records of usage that wait to be written.', queued),
-    {
-      name: 'aisix_usage_ledger_written_total',
-      type: 'counter',
-      help: 'Records of usage that reached the disk.',
-      samples: [{ value: written }],
-    },
-    gauge(
-      'aisix_budgets_up',
-      '1: spending on budgets reaches the disk. 0: it does not, see /admin/v1/health.',
-      budgets.health.state === 'ok' ? 1 : 0,
-    ),
-    gauge('aisix_metric_series', 'Series that are kept, of at most observability.metrics.max_series.', registry.size),
-    {
-      name: 'aisix_metric_series_overflows_total',
-      type: 'counter',
-      help: 'Times that a series was wanted and there was no room: it counts under the label value `other`.',
-      samples: [{ value: registry.overflows }],
-    },
+    ...told,
+    one(BUDGETS_UP, budgets.health.state === 'ok' ? 1 : 0),
+    one(SERIES, registry.size),
+    one(OVERFLOWS, registry.overflows),
   ]
 }
 
-function processFamilies({ lifecycle }: Gateway): StateFamily[] {
+function processFamilies({ lifecycle }: Gateway): ToldFamily[] {
   const { user, system } = process.cpuUsage()
   return [
-    {
-      name: 'aisix_build_info',
-      type: 'gauge',
-      help: 'Always 1: the version that runs.',
-      samples: [{ labels: { version: VERSION, commit: COMMIT }, value: 1 }],
-    },
-    {
-      name: 'aisix_process_cpu_seconds_total',
-      type: 'counter',
-      help: 'Processor time of this process, user and system together.',
-      samples: [{ value: (user + system) / 1e6 }],
-    },
-    gauge('aisix_process_resident_memory_bytes', 'Memory of this process.', process.memoryUsage.rss()),
-    gauge(
-      'aisix_process_start_time_seconds',
-      'When this process started, seconds since the epoch.',
-      lifecycle.startedAtMs / 1_000,
-    ),
+    { family: BUILD_INFO, samples: [{ labels: [VERSION, COMMIT], value: 1 }] },
+    one(CPU, (user + system) / 1e6),
+    one(MEMORY, process.memoryUsage.rss()),
+    one(STARTED, lifecycle.startedAtMs / 1_000),
   ]
 }

@@ -1,9 +1,12 @@
 import { kinds } from '../resources/index.ts'
 import type { StoreStatus } from '../store/store.ts'
-import { escapeLabel, familyHead } from '../telemetry/registry.ts'
+import { counter, gauge } from '../telemetry/families.ts'
+import { escapeLabel, type Family, familyHead } from '../telemetry/registry.ts'
 
-export type Sample = { labels?: Record<string, string>; value: number }
-export type StateFamily = { name: string; type: 'counter' | 'gauge'; help: string; samples: Sample[] }
+/** Label values stand in the order of their family's labels. */
+export type Sample = { labels?: readonly string[]; value: number }
+/** A family that is told from a state at the moment of the scrape, and what it tells then. */
+export type ToldFamily = { family: Family; samples: readonly Sample[] }
 
 /** Content type of a scrape page. source: Prometheus, "Exposition formats", text format 0.0.4 */
 export const TEXT_FORMAT = 'text/plain; version=0.0.4; charset=utf-8'
@@ -11,18 +14,75 @@ export const TEXT_FORMAT = 'text/plain; version=0.0.4; charset=utf-8'
 /**
  * Renders families that are told from a state at the moment of the scrape, each with its HELP and TYPE line.
  */
-export function renderFamilies(families: readonly StateFamily[]): string {
+export function renderFamilies(told: readonly ToldFamily[]): string {
   let page = ''
-  for (const { name, type, help, samples } of families) {
+  for (const { family, samples } of told) {
     if (samples.length === 0) continue
-    page += familyHead({ name, type, help })
-    for (const { labels = {}, value } of samples) {
-      const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
-      page += `${name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${value}\n`
+    page += familyHead(family)
+    for (const { labels = [], value } of samples) {
+      const pairs = family.labels.map((name, at) => `${name}="${escapeLabel(labels[at] ?? '')}"`)
+      page += `${family.name}${pairs.length > 0 ? `{${pairs.join(',')}}` : ''} ${value}\n`
     }
   }
   return page
 }
+
+const LAST_RELOAD_SUCCESSFUL = gauge(
+  'aisix_config_last_reload_successful',
+  [],
+  'Whether the latest full load of the configuration succeeded.',
+)
+const LAST_RELOAD_SUCCESS = gauge(
+  'aisix_config_last_reload_success_timestamp_seconds',
+  [],
+  'When a full load last succeeded, seconds since the epoch.',
+)
+const RELOADS = counter(
+  'aisix_config_reloads_total',
+  [],
+  'Full loads of the configuration since the start, good and bad.',
+  'At the start, and whenever the store is read anew as a whole; a change of a row does not count.',
+)
+const RELOAD_FAILURES = counter(
+  'aisix_config_reload_failures_total',
+  ['reason'],
+  'Full loads that failed, by reason: fetch, parse or validate.',
+  'Once a reason that is present in a load. `fetch`: the store could not be read.',
+)
+const REJECTED = gauge('aisix_config_rejected_resources', ['kind'], 'Stored resources that do not validate.')
+const PARTIALLY_COMPATIBLE = gauge(
+  'aisix_config_partially_compatible_resources',
+  ['kind'],
+  'Served resources with members that this version does not know.',
+)
+const STALE_SERVED = gauge(
+  'aisix_config_stale_served_resources',
+  ['kind'],
+  'Rejected resources whose last good version goes on serving.',
+)
+const OBSERVED_REVISION = gauge('aisix_config_observed_revision', [], 'Newest revision seen in the store.')
+const APPLIED_REVISION = gauge('aisix_config_applied_revision', [], 'Revision that requests are served with.')
+const SOURCE_CONNECTED = gauge('aisix_config_source_connected', [], 'Whether the store can be read.')
+const HASH_INFO = gauge(
+  'aisix_config_hash_info',
+  ['hash'],
+  'Hash of the applied configuration: 1 for the current one, 0 for the one before.',
+)
+
+/** In the order of the page. */
+export const CONFIG_FAMILIES: readonly Family[] = [
+  LAST_RELOAD_SUCCESSFUL,
+  LAST_RELOAD_SUCCESS,
+  RELOADS,
+  RELOAD_FAILURES,
+  REJECTED,
+  PARTIALLY_COMPATIBLE,
+  STALE_SERVED,
+  OBSERVED_REVISION,
+  APPLIED_REVISION,
+  SOURCE_CONNECTED,
+  HASH_INFO,
+]
 
 /**
  * The `aisix_config_*` families, rendered. Remembers between scrapes what must fall to 0: kinds that had rejected rows, and
@@ -35,7 +95,7 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
   let previousHash: string | undefined
 
   const perKind = (counts: Map<string, number>): Sample[] => {
-    return [...seenKinds].sort().map(kind => ({ labels: { kind }, value: counts.get(kind) ?? 0 }))
+    return [...seenKinds].sort().map(kind => ({ labels: [kind], value: counts.get(kind) ?? 0 }))
   }
 
   return status => {
@@ -56,44 +116,26 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
       currentHash = status.configHash
     }
     const hashes: Sample[] = []
-    if (currentHash !== undefined) hashes.push({ labels: { hash: currentHash }, value: 1 })
-    if (previousHash !== undefined) hashes.push({ labels: { hash: previousHash }, value: 0 })
+    if (currentHash !== undefined) hashes.push({ labels: [currentHash], value: 1 })
+    if (previousHash !== undefined) hashes.push({ labels: [previousHash], value: 0 })
 
-    const gauge = (name: string, help: string, samples: Sample[]): StateFamily => ({ name, type: 'gauge', help, samples })
+    const { lastReload, lastReloadSuccessAt, reloadFailures } = status
+    const reloadedAt = lastReloadSuccessAt === undefined ? [] : [{ value: lastReloadSuccessAt / 1_000 }]
     return renderFamilies([
-      gauge(
-        'aisix_config_last_reload_successful',
-        'Whether the latest full load of the configuration succeeded.',
-        status.lastReload === undefined ? [] : [{ value: status.lastReload.successful ? 1 : 0 }],
-      ),
-      gauge(
-        'aisix_config_last_reload_success_timestamp_seconds',
-        'When a full load last succeeded, seconds since the epoch.',
-        status.lastReloadSuccessAt === undefined ? [] : [{ value: status.lastReloadSuccessAt / 1000 }],
-      ),
+      { family: LAST_RELOAD_SUCCESSFUL, samples: lastReload === undefined ? [] : [{ value: lastReload.successful ? 1 : 0 }] },
+      { family: LAST_RELOAD_SUCCESS, samples: reloadedAt },
+      { family: RELOADS, samples: [{ value: status.reloads }] },
       {
-        name: 'aisix_config_reloads_total',
-        type: 'counter',
-        help: 'Full loads of the configuration since the start, good and bad.',
-        samples: [{ value: status.reloads }],
+        family: RELOAD_FAILURES,
+        samples: Object.entries(reloadFailures).map(([reason, value]) => ({ labels: [reason], value })),
       },
-      {
-        name: 'aisix_config_reload_failures_total',
-        type: 'counter',
-        help: 'Full loads that failed, by reason: fetch, parse or validate.',
-        samples: Object.entries(status.reloadFailures).map(([reason, value]) => ({ labels: { reason }, value })),
-      },
-      gauge('aisix_config_rejected_resources', 'Stored resources that do not validate.', perKind(rejected)),
-      gauge(
-        'aisix_config_partially_compatible_resources',
-        'Served resources with members that this version does not know.',
-        perKind(partial),
-      ),
-      gauge('aisix_config_stale_served_resources', 'Rejected resources whose last good version goes on serving.', perKind(stale)),
-      gauge('aisix_config_observed_revision', 'Newest revision seen in the store.', [{ value: status.observedRevision }]),
-      gauge('aisix_config_applied_revision', 'Revision that requests are served with.', [{ value: status.appliedRevision }]),
-      gauge('aisix_config_source_connected', 'Whether the store can be read.', [{ value: status.connected ? 1 : 0 }]),
-      gauge('aisix_config_hash_info', 'Hash of the applied configuration: 1 for the current one, 0 for the one before.', hashes),
+      { family: REJECTED, samples: perKind(rejected) },
+      { family: PARTIALLY_COMPATIBLE, samples: perKind(partial) },
+      { family: STALE_SERVED, samples: perKind(stale) },
+      { family: OBSERVED_REVISION, samples: [{ value: status.observedRevision }] },
+      { family: APPLIED_REVISION, samples: [{ value: status.appliedRevision }] },
+      { family: SOURCE_CONNECTED, samples: [{ value: status.connected ? 1 : 0 }] },
+      { family: HASH_INFO, samples: hashes },
     ])
   }
 }

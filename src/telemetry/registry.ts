@@ -12,6 +12,8 @@ export type Family = {
   readonly labels: readonly string[]
   /** Upper bounds of a histogram, in its unit, ascending; `+Inf` is implied. */
   readonly bounds?: readonly number[]
+  /** What the reference says besides `help`: when it counts, and what its label values are. */
+  readonly note?: string
 }
 
 /** One set of label values. Counters and gauges have a `value`, the others the rest. */

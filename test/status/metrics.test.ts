@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { createConfigMetrics, renderFamilies } from '../../src/status/metrics.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Rejection, StoreStatus } from '../../src/store/store.ts'
+import { counter, gauge } from '../../src/telemetry/families.ts'
 
 const AT = '2030-01-01T00:00:00Z'
 
@@ -32,20 +33,22 @@ function samplesOf(page: string): Record<string, number> {
 describe('renderFamilies', () => {
   test('writes HELP and TYPE once a family, and a line a sample', () => {
     const page = renderFamilies([
-      { name: 'a_total', type: 'counter', help: 'Counts.', samples: [{ value: 1 }, { labels: { k: 'v', l: 'w' }, value: 2.5 }] },
+      { family: counter('a_total', [], 'Counts.'), samples: [{ value: 1 }] },
+      { family: counter('b_total', ['k', 'l'], 'Counts.'), samples: [{ labels: ['v', 'w'], value: 2.5 }] },
     ])
-    expect(page).toBe('# HELP a_total Counts.\n# TYPE a_total counter\na_total 1\na_total{k="v",l="w"} 2.5\n')
+    expect(page).toBe(
+      '# HELP a_total Counts.\n# TYPE a_total counter\na_total 1\n' +
+        '# HELP b_total Counts.\n# TYPE b_total counter\nb_total{k="v",l="w"} 2.5\n',
+    )
   })
 
   test('escapes backslash, quote and line break in labels, backslash and line break in help', () => {
-    const page = renderFamilies([
-      { name: 'a', type: 'gauge', help: 'x\\y\n"z"', samples: [{ labels: { k: 'a\\b"c\nd' }, value: 0 }] },
-    ])
+    const page = renderFamilies([{ family: gauge('a', ['k'], 'x\\y\n"z"'), samples: [{ labels: ['a\\b"c\nd'], value: 0 }] }])
     expect(page).toBe('# HELP a x\\\\y\\n"z"\n# TYPE a gauge\na{k="a\\\\b\\"c\\nd"} 0\n')
   })
 
   test('leaves out a family without samples', () => {
-    expect(renderFamilies([{ name: 'a', type: 'gauge', help: 'x', samples: [] }])).toBe('')
+    expect(renderFamilies([{ family: gauge('a', [], 'x'), samples: [] }])).toBe('')
   })
 })
 
