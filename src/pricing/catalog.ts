@@ -126,7 +126,10 @@ export type CatalogSearch = {
   providers: readonly string[]
 }
 
-/** The entries that match: the one of that id first, then what begins with the text, then the rest, each by id and provider. */
+/**
+ * The entries that match: those of exactly that id first, then what begins with the text, then the rest; of each, those with a
+ * price first, then by id and provider.
+ */
 export function searchCatalog(models: readonly CatalogModel[], { text, providers }: CatalogSearch): CatalogModel[] {
   const wanted = text.trim().toLowerCase()
   const words = wanted.split(/\s+/)
@@ -138,7 +141,8 @@ export function searchCatalog(models: readonly CatalogModel[], { text, providers
       return words.every(word => where.includes(word))
     })
     .map(model => ({ model, rank: rankOf(model, wanted) }))
-  const order = (a: CatalogModel, b: CatalogModel) => compare(a.id, b.id) || compare(a.provider, b.provider)
+  const order = (a: CatalogModel, b: CatalogModel) =>
+    Number(b.cost !== undefined) - Number(a.cost !== undefined) || compare(a.id, b.id) || compare(a.provider, b.provider)
   return found.sort((a, b) => a.rank - b.rank || order(a.model, b.model)).map(({ model }) => model)
 }
 

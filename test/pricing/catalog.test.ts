@@ -162,6 +162,12 @@ describe('searchCatalog', () => {
     expect(found('  ')).toEqual(['openrouter/acme/large-2', 'acme/embed', 'acme/large-2', 'zeta/large-2', 'acme/large-2-mini'])
   })
 
+  test('of those that match alike, entries with a price come first', () => {
+    const priced = { ...entry('zulu', 'large-2'), cost: { input_per_1k: 1, output_per_1k: 2 } }
+    const [first, second] = searchCatalog([...models, priced], { text: 'large-2', providers: [] })
+    expect([first, second?.provider]).toEqual([priced, 'acme'])
+  })
+
   test('providers leave out all others', () => {
     expect(found('large', ['ZETA'])).toEqual(['zeta/large-2'])
     expect(found('large', ['zeta', 'openrouter'])).toEqual(['zeta/large-2', 'openrouter/acme/large-2'])
