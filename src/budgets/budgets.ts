@@ -279,10 +279,7 @@ class BudgetKeeper implements Budgets {
   }
 
   private tick(): void {
-    if (this.isClosed || this.asking) return
-    if (!this.hasWork()) return
-    void this.ask()
-    this.prune()
+    if (!this.isClosed && !this.asking && this.hasWork()) void this.ask()
   }
 
   private hasWork(): boolean {
@@ -327,6 +324,7 @@ class BudgetKeeper implements Budgets {
       })
       if (answer.kind === 'done') {
         this.take(answer, wanted)
+        this.prune()
         return true
       }
       if (answer.kind === 'stale') {

@@ -47,7 +47,7 @@ export type PastPeriod = Money & { tokens: number; startMs: number; endMs: numbe
 /** `AISB` in the header of the file. */
 const APPLICATION_ID = 0x41495342
 const SCHEMA_VERSION = 1
-const BUSY_MS = 2_000
+const BUSY_MS = 1_000
 const DAY_MS = 86_400_000
 /** What is kept of periods that are over, and of budgets that are gone. */
 const PAST_MS = 400 * DAY_MS

@@ -1,0 +1,67 @@
+/** What a process of its own is needed for: an end without warning, a disk without room, a thread that dies. */
+
+import { Database } from 'bun:sqlite'
+import { afterEach, beforeEach, expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { workbench } from './bench.ts'
+
+const CHILD = join(import.meta.dir, 'gateway-child.ts')
+
+let bench: ReturnType<typeof workbench>
+beforeEach(() => {
+  bench = workbench()
+})
+afterEach(() => bench.clean())
+
+const spent = (path: string) => {
+  const db = new Database(path, { readonly: true })
+  try {
+    const row = db.query<{ usd: number; pico: number; tokens: number }, []>('SELECT usd, pico, tokens FROM spend').get()
+    return row ?? { usd: 0, pico: 0, tokens: 0 }
+  } finally {
+    db.close()
+  }
+}
+
+test('after kill -9 at most the charges of the last second are missing, and none is there twice', async () => {
+  let before = 0
+  for (const charges of [1_500, 2_200]) {
+    const child = Bun.spawn([process.execPath, CHILD, bench.path], { stdout: 'pipe', stderr: 'inherit' })
+    // When each hundred was charged, in the child's own time.
+    const seen: { charged: number; atMs: number }[] = []
+    let text = ''
+    for await (const chunk of child.stdout) {
+      text += new TextDecoder().decode(chunk)
+      for (const [, charged, atMs] of text.slice(0, text.lastIndexOf('\n') + 1).matchAll(/charged (\d+) at (\d+)/g)) {
+        if (Number(charged) > (seen.at(-1)?.charged ?? 0)) seen.push({ charged: Number(charged), atMs: Number(atMs) })
+      }
+      if ((seen.at(-1)?.charged ?? 0) >= charges) child.kill('SIGKILL')
+    }
+    await child.exited
+    const last = seen.at(-1) ?? { charged: 0, atMs: 0 }
+    // All that was charged a second before the end is there; a hundred more may have been charged after the last line.
+    const durable = seen.findLast(({ atMs }) => atMs <= last.atMs - 1_000)?.charged ?? 0
+    const { pico, tokens } = spent(bench.path)
+    expect(durable).toBeGreaterThan(0)
+    expect(tokens - before).toBeGreaterThanOrEqual(durable)
+    expect(tokens - before).toBeLessThan(last.charged + 100)
+    expect(pico).toBe(tokens)
+    before = tokens
+  }
+}, 60_000)
+
+test('where the disk is full the process charges on, says so, and ends in good order', async () => {
+  // 100 KiB may be written: enough for an empty file, too little for its log after some batches.
+  const command = `trap '' XFSZ; ulimit -f 100; exec "$0" "$@"`
+  const child = Bun.spawn(['sh', '-c', command, process.execPath, CHILD, bench.path, '3000'], {
+    stdout: 'pipe',
+    stderr: 'inherit',
+  })
+  const text = await new Response(child.stdout).text()
+  expect(await child.exited).toBe(0)
+  const charged = [...text.matchAll(/charged (\d+)/g)].length * 100
+  expect(charged).toBeGreaterThan(0)
+  // SQLite says that a write failed, or that there is no room, by where the limit is met.
+  expect(text).toMatch(/health .*(is full; free space|cannot be used|cannot be opened)/)
+  expect(spent(bench.path).tokens).toBeLessThan(charged + 100)
+}, 60_000)
