@@ -110,13 +110,14 @@ function sum(records: readonly UsageRecord[], { fromMs, toMs, groupBy, filter }:
     row.reasoningTokens += record.reasoningTokens
     row.costPico += BigInt(record.costPico)
     if (record.isEstimated) row.estimatedTokens += record.promptTokens + record.completionTokens
-    if (record.upstreamTtftMs !== undefined) count(row.ttftCounts, TTFT_BOUNDS_MS, record.upstreamTtftMs)
     if (!record.isTerminal) continue
     row.requests += 1
     if (status >= 400) row.failedRequests += 1
     if (record.isEstimated) row.estimatedRequests += 1
     if (!record.isPriced && record.promptTokens + record.completionTokens > 0) row.unpricedRequests += 1
     if (record.totalMs !== undefined) count(row.latencyCounts, LATENCY_BOUNDS_MS, record.totalMs)
+    const ttftMs = record.isStream ? (record.downstreamMs ?? record.upstreamTtftMs) : undefined
+    if (ttftMs !== undefined) count(row.ttftCounts, TTFT_BOUNDS_MS, ttftMs)
   }
   return { rows: [...rows.values()], names }
 }
