@@ -1,12 +1,13 @@
 import { adapterOf } from '../adapters/index.ts'
 import { parseCidr } from '../lib/cidr.ts'
+import type { Budget } from '../resources/budget.ts'
 import type { Kind, Resource } from '../resources/index.ts'
 import { checkMode, type DirectModel, isGroup, type ModelGroup } from '../resources/model.ts'
 import type { FolderExporter, OtlpHttpExporter, S3Exporter } from '../resources/observability-exporter.ts'
 import { HEADER_VARIABLES, type ProviderKey } from '../resources/provider-key.ts'
 import type { RateLimit } from '../resources/rate-limit.ts'
 import { type ClassicPolicy, isClassic } from '../resources/rate-limit-policy.ts'
-import type { Snapshot } from '../store/snapshot.ts'
+import { type DirectEntry, isDirectEntry, isGroupEntry, type Snapshot } from '../store/snapshot.ts'
 import type { Entry } from '../store/store.ts'
 import { maySet } from '../wire/headers.ts'
 import { allDangling, type Dangling, danglingOf } from './references.ts'
@@ -26,7 +27,7 @@ export function warningsOfWrite<K extends Kind>(
   snapshot: Snapshot,
 ): string[] {
   const warnings = danglingOf(kind, entry, snapshot).map(tellMissing(snapshot))
-  warnings.push(...OWN[kind](entry.value))
+  warnings.push(...OWN[kind](entry.value, snapshot))
   const now = before === undefined ? undefined : modelOf(kind, entry.value)
   const then = before === undefined ? undefined : modelOf(kind, before)
   // A direct model that became a group is still there, but no target any more.
@@ -88,7 +89,7 @@ function tellLeftBehind({ kind, id, name, field, missing }: Dangling): string {
   return `${kind} "${name ?? id}" still names "${missing}" in ${field}`
 }
 
-const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
+const OWN: { [K in Kind]: (value: Resource[K], snapshot: Snapshot) => string[] } = {
   provider_keys: warningsOfProviderKey,
   models: model => [
     ...(isGroup(model) ? warningsOfGroup(model) : warningsOfDirect(model)),
@@ -110,7 +111,7 @@ const OWN: { [K in Kind]: (value: Resource[K]) => string[] } = {
       start_time === end_time ? [`schedules[${index}] ends when it starts, so it never suspends the policy`] : [],
     ),
   ],
-  budgets: () => [],
+  budgets: warningsOfBudget,
   observability_exporters: exporter =>
     exporter.kind === 'otlp_http' ? warningsOfCollector(exporter) : warningsOfObjects(exporter),
 }
@@ -171,6 +172,40 @@ function warningsOfLimits(member: string, limits: RateLimit | undefined): string
 function warningsOfClassic({ window, max_tokens }: ClassicPolicy): string[] {
   if (max_tokens === undefined || window === 'minute' || window === 'day') return []
   return [`max_tokens has no effect with the window "${window}": tokens are counted by minute or day`]
+}
+
+/** Models of a budget in dollars that are named before the rest is counted. */
+const UNPRICED_NAMED = 5
+
+function warningsOfBudget({ scope, scope_ref, limit_usd, limit_tokens }: Budget, snapshot: Snapshot): string[] {
+  const warnings: string[] = []
+  if (scope === 'team' || scope === 'user') {
+    const member = `${scope}_id` as const
+    const keys = snapshot.entries.api_keys.values()
+    if (!keys.some(({ value }) => value[member] === scope_ref)) {
+      warnings.push(`no caller API key has the ${member} "${scope_ref}": nothing is counted until one has`)
+    }
+  }
+  if (limit_usd === undefined) return warnings
+  const models = modelsUnder(scope === 'model' ? scope_ref : undefined, snapshot)
+  const unpriced = models.filter(({ value }) => value.cost === undefined).map(({ value }) => `"${value.display_name}"`)
+  if (unpriced.length === 0) return warnings
+  const named = unpriced.slice(0, UNPRICED_NAMED).join(', ')
+  const more = unpriced.length > UNPRICED_NAMED ? ` and ${unpriced.length - UNPRICED_NAMED} more` : ''
+  const remedy = limit_tokens === undefined ? 'set their cost, or a limit_tokens' : 'limit_tokens alone limits them'
+  warnings.push(`limit_usd does not see models without cost, which are ${named}${more}: ${remedy}`)
+  return warnings
+}
+
+/** Direct models that requests under a budget may reach: all, or those of one model or group. */
+function modelsUnder(modelId: string | undefined, { entries, models }: Snapshot): DirectEntry[] {
+  if (modelId === undefined) return entries.models.values().filter(isDirectEntry).toArray()
+  const model = entries.models.get(modelId)
+  if (!model) return []
+  if (isDirectEntry(model)) return [model]
+  if (!isGroupEntry(model)) return []
+  const targets = new Set(model.value.routing.targets.map(target => models.get(target.model)))
+  return [...targets].filter(target => target !== undefined).filter(isDirectEntry)
 }
 
 function warningsOfProviderKey(value: ProviderKey): string[] {

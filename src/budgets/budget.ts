@@ -14,7 +14,7 @@ export interface Budgets {
   refusal(snapshot: Snapshot, caller: CallerKey, modelId: string, nowMs: number): GatewayError | undefined
   /** The same for a member of a group: only budgets of the member's own model are asked, and nothing is counted. */
   memberRefusal(snapshot: Snapshot, modelId: string, nowMs: number): GatewayError | undefined
-  /** Counts a refusal by a member that the caller is told of: no other member could answer. */
+  /** Counts a refusal that the caller is told of: of a member, because no other could answer. Each counts once. */
   reject(refusal: GatewayError): void
   /**
    * Charges what an attempt used to every budget that it falls under, once each. Called when the exchange settles.

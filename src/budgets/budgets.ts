@@ -105,6 +105,7 @@ class BudgetKeeper implements Budgets {
   reject(refusal: GatewayError): void {
     const watch = this.refused.get(refusal)
     if (!watch) return
+    this.refused.delete(refusal)
     const { name, scope } = watch.value
     this.options.registry.series('aisix_budget_rejections_total', [watch.entry.id, name, scope]).value += 1
   }

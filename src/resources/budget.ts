@@ -15,19 +15,19 @@ export const Budget = z
     scope_ref: optional(text()).describe(
       'Id of a caller API key or model; `team_id` or `user_id` of caller API keys. Required, except with `all`.',
     ),
-    limit_usd: optional(z.number().positive()).describe(
-      'USD in a period, from the `cost` of models. At least one of `limit_usd` and `limit_tokens`.',
+    limit_usd: optional(z.number().min(0.000001).max(1_000_000_000_000)).describe(
+      'USD in a period, from the `cost` of models: a model without one costs nothing. At least one of `limit_usd` and `limit_tokens`.',
     ),
     limit_tokens: optional(z.int().min(1)).describe('Tokens in a period, prompt and completion together.'),
     period: z.enum(BUDGET_PERIODS).describe('When spending starts at zero again; weeks start on Monday. `total`: never.'),
     timezone: optional(z.string().refine(isTimeZone, 'must be a time zone of the IANA database, such as Europe/Berlin or UTC'))
-      .describe('Zone in whose midnight periods begin.')
+      .describe('Zone at whose midnight periods begin.')
       .meta({ default: 'UTC' }),
     action: defaulted(z.enum(['block', 'warn']), 'block').describe(
-      '`block` refuses requests once the limit is reached (429); `warn` only tells.',
+      '`block` refuses requests once a limit is reached (429); `warn` only tells.',
     ),
     warn_at: optional(z.array(z.int().min(1).max(100)).max(16)).describe(
-      'Percentages of the limit at which a warning is logged and counted, once a period each.',
+      'Percentages of the limit, in any order, at which a warning is logged and counted, once a period each. `warn` warns at 100 besides.',
     ),
   })
   .superRefine(({ scope, scope_ref, limit_usd, limit_tokens }, context) => {
@@ -41,6 +41,10 @@ export const Budget = z
   })
   .meta({
     id: 'Budget',
+    allOf: [
+      { anyOf: [{ required: ['limit_usd'] }, { required: ['limit_tokens'] }] },
+      { oneOf: [{ properties: { scope: { const: 'all' } } }, { required: ['scope_ref'] }] },
+    ],
     examples: [{ name: 'search team', scope: 'team', scope_ref: 'search', limit_usd: 250, period: 'month', warn_at: [80, 95] }],
   })
 export type Budget = z.output<typeof Budget>

@@ -29,6 +29,8 @@ export function misfits(definitions: Readonly<Record<string, unknown>>, schema: 
         return when(value !== rule)
       case 'enum':
         return when(!listOf(rule).includes(value))
+      case 'allOf':
+        return listOf(rule).flatMap(each => misfits(definitions, each, value, place))
       case 'anyOf':
         return when(!listOf(rule).some(fits))
       case 'oneOf':

@@ -10,6 +10,7 @@ import { VERSION } from '../../src/version.ts'
 import {
   type Answer,
   apiKey,
+  budget,
   classicPolicy,
   entryOf,
   folderExporter,
@@ -96,6 +97,9 @@ describe('/admin/openapi.json', () => {
         ...crud('/admin/v1/apikeys'),
         ...crud('/admin/v1/api_keys'),
         ...crud('/admin/v1/rate_limit_policies'),
+        ...crud('/admin/v1/budgets'),
+        'GET /admin/v1/budgets/status 200 401 500',
+        'GET /admin/v1/budgets/{id}/status 200 401 404 500',
         ...crud('/admin/v1/observability_exporters'),
       ].toSorted(),
     )
@@ -315,8 +319,8 @@ describe('examples', () => {
         await admin.call('DELETE', `${path}/${id}`)
       }
     }
-    // POST and PUT of five paths, two of them of kinds with two forms, and the playground.
-    expect(checked).toBe(15)
+    // POST and PUT of seven paths, three of them of kinds with two forms or more, and the playground.
+    expect(checked).toBe(23)
   })
 
   test('of answers validate against their schemas and show no credential', async () => {
@@ -346,6 +350,8 @@ describe('examples', () => {
     expect(check('RateLimitPolicy', classicPolicy())).toBe(true)
     expect(check('RateLimitPolicy', classicPolicy({ limits: { rpm: 1 } }))).toBe(false)
     expect(check('RateLimitPolicy', policy({ conditions: [{ dimension: 'planet', operator: '==', value: 'x' }] }))).toBe(false)
+    expect(check('Budget', budget())).toBe(true)
+    expect(check('Budget', budget({ period: 'year' }))).toBe(false)
     expect(check('ObservabilityExporter', otlpExporter())).toBe(true)
     expect(check('ObservabilityExporter', s3Exporter({ headers: { a: 'b' } }))).toBe(false)
     expect(check('ApiKey', apiKey({ key_hash: 'short' }))).toBe(false)
@@ -381,6 +387,10 @@ describe('rules over several members', () => {
     ],
     ['rate_limit_policies', 'two dimensions', policy({ group_by: ['team', 'model'] })],
     ['rate_limit_policies', 'dates', during({ days_of_week: undefined, dates: ['2030-12-24'], end_time: '23:59' })],
+    ['budgets', 'tokens alone', budget({ limit_usd: undefined, limit_tokens: 1 })],
+    ['budgets', 'both limits', budget({ limit_tokens: 1 })],
+    ['budgets', 'everything', budget({ scope: 'all', scope_ref: undefined })],
+    ['budgets', 'a zone and marks', budget({ timezone: 'Europe/Berlin', warn_at: [95, 80], action: 'warn' })],
     ['observability_exporters', 'a collector in capitals', otlpExporter({ endpoint: 'HTTPS://Collector/v1/traces?a=b' })],
     ['observability_exporters', 'a bucket with dots at an endpoint', s3Exporter({ bucket: 'my.Usage' })],
     ['observability_exporters', 'a bucket of Amazon', s3Exporter({ endpoint: undefined, bucket: 'my-usage' })],
@@ -418,6 +428,12 @@ describe('rules over several members', () => {
     ['rate_limit_policies', 'neither days nor dates', during({ days_of_week: undefined })],
     ['rate_limit_policies', 'a start at the end of the day', during({ start_time: '24:00' })],
     ['rate_limit_policies', 'an end after the end of the day', during({ end_time: '24:01' })],
+    ['budgets', 'no limit', budget({ limit_usd: undefined })],
+    ['budgets', 'a limit of 0', budget({ limit_usd: 0 })],
+    ['budgets', 'a team without its id', budget({ scope_ref: undefined })],
+    ['budgets', 'everything of a team', budget({ scope: 'all' })],
+    ['budgets', 'a mark above the limit', budget({ warn_at: [101] })],
+    ['budgets', 'a part of a token', budget({ limit_tokens: 1.5 })],
     ['observability_exporters', 'a collector with a fragment', otlpExporter({ endpoint: 'http://c/v1/traces#a' })],
     ['observability_exporters', 'a collector that is no URL', otlpExporter({ endpoint: 'c:4318' })],
     ['observability_exporters', 'a bucket with dots at Amazon', s3Exporter({ endpoint: undefined, bucket: 'my.usage' })],
@@ -480,6 +496,7 @@ describe('answers of the gateway', () => {
         'rate_limit_policies',
         policy({ conditions: CONDITIONS, group_by: ['team', 'model'], action: 'reject', schedules: SCHEDULES }),
       ],
+      ['budgets', budget({ limit_tokens: 5, timezone: 'Asia/Tokyo', action: 'warn', warn_at: [50] })],
       ['observability_exporters', otlpExporter({ headers: { a: 'b' }, sample_rate: 0.5, content_mode: 'full' })],
       ['observability_exporters', s3Exporter({ region: 'eu-central-1' })],
       ['observability_exporters', folderExporter({ bucket: 'b', prefix: 'p', enabled: false })],

@@ -5,6 +5,7 @@ import { putRow, scratch } from '../store/scratch.ts'
 import {
   ADMIN_KEY,
   apiKey,
+  budget,
   entryOf,
   isRecord,
   messageOf,
@@ -22,6 +23,7 @@ const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown
   ['apikeys', apiKey, { key_hash: sha256('other') }],
   ['api_keys', apiKey, { key_hash: sha256('other') }],
   ['rate_limit_policies', policy, { name: 'other' }],
+  ['budgets', budget, { name: 'other' }],
   ['observability_exporters', otlpExporter, { name: 'other' }],
 ]
 
@@ -30,6 +32,7 @@ const OPTIONAL: Record<string, Record<string, unknown>> = {
   provider_keys: { tls: { verify: false } },
   models: { retries: 3 },
   rate_limit_policies: { group_by: ['team'] },
+  budgets: { warn_at: [80] },
   observability_exporters: { sample_rate: 0.5 },
 }
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { apiKey, classicPolicy, group, messageOf, model, openAdmin, policy, providerKey } from './harness.ts'
+import { apiKey, budget, classicPolicy, group, messageOf, model, openAdmin, policy, providerKey } from './harness.ts'
 
 /** A value that stands where a credential could have been pasted; no message may repeat it. */
 const PASTED = 'sk-pasted-by-mistake'
@@ -534,6 +534,43 @@ describe('rate-limit policies', () => {
   test('a pattern that stalls engines that backtrack is accepted, because this one does not', async () => {
     const { status } = await openAdmin().call('POST', '/admin/v1/rate_limit_policies', on({ ...name, value: '^(a+)+$' }))
     expect(status).toBe(200)
+  })
+})
+
+describe('budgets', () => {
+  const cases: [string, Record<string, unknown>, string][] = [
+    ['no limit', { limit_usd: undefined }, 'failed at : at least one of `limit_usd` and `limit_tokens` is required'],
+    ['a limit of nothing', { limit_usd: 0 }, 'failed at /limit_usd: must be at least 0.000001'],
+    ['a limit beyond all money', { limit_usd: 1e13 }, 'failed at /limit_usd: must be at most 1000000000000'],
+    ['no tokens', { limit_tokens: 0 }, 'failed at /limit_tokens: must be at least 1'],
+    ['a part of a token', { limit_tokens: 0.5 }, 'failed at /limit_tokens: must be a whole number'],
+    ['a scope without its id', { scope_ref: undefined }, 'failed at /scope_ref: is required with `scope` `team`'],
+    ['an empty id', { scope_ref: '' }, 'failed at /scope_ref: must not be empty'],
+    ['everything, and one of it', { scope: 'all' }, 'failed at /scope_ref: has no meaning with `scope` `all`: leave it out'],
+    ['another scope', { scope: PASTED }, 'failed at /scope: must be one of "api_key", "team", "user", "model", "all"'],
+    ['another period', { period: 'year' }, 'failed at /period: must be one of "day", "week", "month", "total"'],
+    ['no period', { period: undefined }, 'failed at /period: is required'],
+    [
+      'no zone',
+      { timezone: '+02:00' },
+      'failed at /timezone: must be a time zone of the IANA database, such as Europe/Berlin or UTC',
+    ],
+    ['a mark of nothing', { warn_at: [0] }, 'failed at /warn_at/0: must be at least 1'],
+    ['a mark above the limit', { warn_at: [50, 101] }, 'failed at /warn_at/1: must be at most 100'],
+    ['another action', { action: 'deny' }, 'failed at /action: must be one of "block", "warn"'],
+    [
+      'a limit in another money',
+      { limit_eur: 5 },
+      'unknown field `limit_eur` (did you mean `limit_usd`?), expected one of `name`, `scope`',
+    ],
+  ]
+  test.each(cases)('%s is refused by place and rule', async (_name, more, expected) => {
+    expect(await refusal('budgets', budget(more))).toContain(expected)
+  })
+
+  test('what is left out has its meaning: midnight of UTC, requests are refused', async () => {
+    const { body } = await openAdmin().call('POST', '/admin/v1/budgets', budget({ timezone: null, warn_at: null }))
+    expect(body).toMatchObject({ value: { ...budget(), action: 'block' } })
   })
 })
 

@@ -3,6 +3,7 @@ import { warningHeader } from '../../src/admin/warnings.ts'
 import {
   type Answer,
   apiKey,
+  budget,
   classicPolicy,
   entryOf,
   folderExporter,
@@ -151,6 +152,57 @@ describe('references of model groups', () => {
     await admin.call('PUT', path, model(key, { display_name: 'a' }))
     expect(warningOf(await admin.call('PUT', path, group(['b'], { display_name: 'a' })))).toBe(left)
     expect(warningOf(await admin.call('DELETE', path))).toBe(left)
+  })
+})
+
+describe('budgets', () => {
+  const cost = { input_per_1k: 1, output_per_1k: 2 }
+  const post = (admin: Harness, more: Record<string, unknown>) => admin.call('POST', '/admin/v1/budgets', budget(more))
+
+  test('a scope that names no key or model, a team or user that no key has: named', async () => {
+    const admin = openAdmin()
+    const caller = entryOf(await admin.call('POST', '/admin/v1/apikeys', apiKey({ team_id: 'search', user_id: 'mia' })))
+    const told: [string, string | undefined, string | null][] = [
+      ['api_key', caller.id, null],
+      ['team', 'search', null],
+      ['user', 'mia', null],
+      ['all', undefined, null],
+      ['api_key', 'x', 'scope_ref "x" is the id of no caller API key: nothing is counted until there is one'],
+      ['model', 'x', 'scope_ref "x" is the id of no model: nothing is counted until there is one'],
+      ['team', 'x', 'no caller API key has the team_id "x": nothing is counted until one has'],
+      ['user', 'x', 'no caller API key has the user_id "x": nothing is counted until one has'],
+    ]
+    for (const [scope, scope_ref, expected] of told) {
+      expect(warningOf(await post(admin, { name: `${scope} ${scope_ref}`, scope, scope_ref }))).toBe(expected)
+    }
+    const left = warningOf(await admin.call('DELETE', `/admin/v1/apikeys/${caller.id}`))
+    expect(left).toBe(`budgets "api_key ${caller.id}" still names "${caller.id}" in scope_ref`)
+  })
+
+  test('a limit in dollars names the models that have no price; one in tokens does not', async () => {
+    const { admin, key, ids } = await withModels('a', 'b')
+    const [a = '', b = ''] = ids
+    await admin.call('PUT', `/admin/v1/models/${a}`, model(key, { display_name: 'a', cost }))
+    const ofGroup = entryOf(await admin.call('POST', '/admin/v1/models', group(['a', 'b', 'a'], { display_name: 'g' })))
+    const unseen = 'limit_usd does not see models without cost, which are "b": '
+    const told: [string, Record<string, unknown>, string | null][] = [
+      ['all', { scope: 'all' }, `${unseen}set their cost, or a limit_tokens`],
+      ['both', { scope: 'all', limit_tokens: 5 }, `${unseen}limit_tokens alone limits them`],
+      ['tokens', { scope: 'all', limit_usd: undefined, limit_tokens: 5 }, null],
+      ['a', { scope: 'model', scope_ref: a }, null],
+      ['b', { scope: 'model', scope_ref: b }, `${unseen}set their cost, or a limit_tokens`],
+      ['g', { scope: 'model', scope_ref: ofGroup.id }, `${unseen}set their cost, or a limit_tokens`],
+    ]
+    for (const [name, more, expected] of told) {
+      expect(warningOf(await post(admin, { name, scope_ref: undefined, ...more }))).toBe(expected)
+    }
+  })
+
+  test('of many models without a price five are named and the rest counted', async () => {
+    const { admin } = await withModels('a', 'b', 'c', 'd', 'e', 'f', 'g')
+    expect(warningOf(await post(admin, { scope: 'all', scope_ref: undefined }))).toContain(
+      '"a", "b", "c", "d", "e" and 2 more: set',
+    )
   })
 })
 

@@ -3,7 +3,8 @@
 import { Database } from 'bun:sqlite'
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
-import { workbench } from './bench.ts'
+import { SpendFile } from '../../src/budgets/spend-file.ts'
+import { labelsOf, workbench } from './bench.ts'
 
 const CHILD = join(import.meta.dir, 'gateway-child.ts')
 
@@ -65,3 +66,57 @@ test('where the disk is full the process charges on, says so, and ends in good o
   expect(text).toMatch(/health .*(is full; free space|cannot be used|cannot be opened)/)
   expect(spent(bench.path).tokens).toBeLessThan(charged + 100)
 }, 60_000)
+
+test('a thread that ends unasked is started again, and what it may have written is not written twice', async () => {
+  const key = await bench.caller('sk-1')
+  const { id } = await bench.add({ limit_tokens: 1_000 })
+  const started: Worker[] = []
+  const { Worker: Original } = globalThis
+  globalThis.Worker = class extends Original {
+    constructor(url: string | URL, options?: WorkerOptions) {
+      super(url, options)
+      started.push(this)
+    }
+  }
+  try {
+    const { budgets, charge, status } = await bench.gateway()
+    charge(labelsOf(key), { tokens: 10 })
+    const flushing = budgets.flush()
+    // It is gone before, while or after it has written: nobody can tell.
+    started[0]?.terminate()
+    await flushing
+    charge(labelsOf(key), { tokens: 1 })
+    expect(await budgets.flush()).toBe(true)
+    expect(await budgets.flush()).toBe(true)
+    expect(started).toHaveLength(2)
+    expect(status(id).spent_tokens).toBe(11)
+    expect(spent(bench.path).tokens).toBe(11)
+    expect(budgets.health.state).toBe('ok')
+  } finally {
+    globalThis.Worker = Original
+  }
+})
+
+test('a batch that was written and not acknowledged is written once', () => {
+  const file = new SpendFile(bench.path)
+  const place = { budgetId: 'b', measure: 'm' }
+  const charge = { ...place, usd: 1, pico: 2, tokens: 3, startMs: 0, endMs: 1 }
+  const batch = (number: number, since: number) =>
+    file.exchange({
+      writer: 'w',
+      batch: number,
+      charges: [charge],
+      warnings: [],
+      fileId: undefined,
+      since,
+      wanted: [],
+      remembered: undefined,
+      nowMs: 0,
+    })
+  const first = batch(1, 0)
+  if (first.kind !== 'done') throw new Error(JSON.stringify(first))
+  expect(batch(1, 0)).toMatchObject({ kind: 'done', until: first.until })
+  expect(spent(bench.path)).toEqual({ usd: 1, pico: 2, tokens: 3 })
+  expect(batch(2, first.until)).toMatchObject({ kind: 'done', spends: [{ ...place, usd: 2, pico: 4, tokens: 6 }] })
+  file.close()
+})
