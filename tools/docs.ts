@@ -1,15 +1,20 @@
 /**
- * Generates the files that come from elsewhere: documents from schemas, the catalog of prices from its package.
+ * Generates the files that come from elsewhere: documents from schemas and from the list of metrics, the dashboard,
+ * the catalog of prices from its package.
  * `bun tools/docs.ts` writes them; with `--check` nothing is written, and files that are out of date are named and end it
  * with 1.
  */
 import { resolve } from 'node:path'
 import { catalogSnapshot } from './docs/catalog.ts'
 import { configurationReference } from './docs/configuration.ts'
+import { dashboard } from './docs/dashboard.ts'
+import { metricsReference } from './docs/metrics.ts'
 
 /** One document a row: where it lies, and what makes its text. */
 const DOCUMENTS: readonly { file: string; generate: () => Promise<string> }[] = [
   { file: 'docs/configuration.md', generate: configurationReference },
+  { file: 'docs/metrics.md', generate: metricsReference },
+  { file: 'docs/grafana/aisix.json', generate: dashboard },
   { file: 'src/pricing/catalog-snapshot.json', generate: catalogSnapshot },
 ]
 

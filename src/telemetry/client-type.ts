@@ -1,7 +1,7 @@
 import { compilePattern } from '../lib/pattern.ts'
 
 /** Parts of a user agent, lower case, and what such clients are called; the first that is found wins. source: control-observability §2.2 */
-const KNOWN: readonly (readonly [part: string, client: string])[] = [
+export const KNOWN_CLIENTS: readonly (readonly [part: string, client: string])[] = [
   ['claude-cli', 'claude-code'],
   ['claude-code', 'claude-code'],
   ['codex', 'codex'],
@@ -70,7 +70,9 @@ export function createClientType(
     const client =
       text === ''
         ? 'unknown'
-        : (own.find(({ matches }) => matches(text))?.client ?? KNOWN.find(([part]) => text.includes(part))?.[1] ?? 'other')
+        : (own.find(({ matches }) => matches(text))?.client ??
+          KNOWN_CLIENTS.find(([part]) => text.includes(part))?.[1] ??
+          'other')
     // Callers say what they like here.
     if (known.size >= REMEMBERED_MAX) known.clear()
     known.set(userAgent, client)

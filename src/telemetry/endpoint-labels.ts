@@ -32,6 +32,8 @@ const FIXED = [
   '/v1/fine_tuning/jobs',
 ] as const
 const COLLAPSED = ['/v1/videos/:id', '/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id'] as const
+/** Every value that the label `endpoint` can have. */
+export const ENDPOINT_LABELS: readonly string[] = [...FIXED, ...COLLAPSED, 'other']
 const ANTHROPIC: readonly string[] = ['/v1/messages', '/v1/messages/count_tokens']
 /** Paths that reach no model. */
 const NOT_LLM: readonly string[] = [
