@@ -80,6 +80,7 @@ class BudgetKeeper implements Budgets {
   }
 
   async load(): Promise<void> {
+    this.thread.prepare()
     this.present()
     await within(WAIT_MS, this.flush())
   }

@@ -46,9 +46,13 @@ export class SpendThread {
     worker.terminate()
   }
 
+  /** Starts the thread ahead of the first question: it takes some milliseconds. */
+  prepare(): void {
+    this.worker ??= this.start()
+  }
+
   private ask(question: Question): Promise<Answer> {
-    const worker = this.worker ?? this.start()
-    return this.send(worker, question)
+    return this.send(this.worker ?? this.start(), question)
   }
 
   private send(worker: Worker, question: Question): Promise<Answer> {

@@ -13,7 +13,7 @@ export class Watch {
   readonly limitPico: bigint | undefined
   readonly limitTokens: number | undefined
   readonly isBlocking: boolean
-  private readonly marks: readonly Mark[]
+  private marks: readonly Mark[] | undefined
   private judged: Tally | undefined
   private judgedVersion = 0
   private wasReached = false
@@ -26,7 +26,6 @@ export class Watch {
     this.limitPico = limit_usd === undefined ? undefined : picoOf(limit_usd)
     this.limitTokens = limit_tokens
     this.isBlocking = action === 'block'
-    this.marks = marksOf(entry.value, this.limitPico, limit_tokens)
   }
 
   get value(): Budget {
@@ -47,6 +46,9 @@ export class Watch {
   /** Percentages that are reached and that nobody was warned of in this period. */
   dueMarks(tally: Tally): number[] {
     const due: number[] = []
+    // Nothing is due of what nobody has used, as most of many budgets are: their marks are not worked out.
+    if (tally.version === 0) return due
+    this.marks ??= marksOf(this.value, this.limitPico, this.limitTokens)
     for (const mark of this.marks) {
       // They ascend: where one is not reached the others are not.
       if (!reaches(tally, mark)) break
