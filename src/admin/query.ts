@@ -8,7 +8,6 @@ export type QueryParameters = NonNullable<Description['parameters']>
 
 /** Last instant that is written with four digits of a year. */
 const INSTANT_MAX_MS = Date.parse('9999-12-31T23:59:59.999Z')
-const HOUR_MS = 3_600_000
 
 /**
  * The query of one request, read member by member: what is wrong is collected, so that all of it can be told at once.
@@ -113,6 +112,3 @@ export function instantOf(text: string): number | undefined {
 function inRange(ms: number): number | undefined {
   return ms >= 0 && ms <= INSTANT_MAX_MS ? ms : undefined
 }
-
-export const hourBefore = (ms: number): number => Math.floor(ms / HOUR_MS) * HOUR_MS
-export const hourAfter = (ms: number): number => Math.ceil(ms / HOUR_MS) * HOUR_MS

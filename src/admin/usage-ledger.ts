@@ -1,4 +1,4 @@
-import { type Ledger, LedgerUnavailable, QuestionTooWide } from '../ledger/ledger.ts'
+import { type Ledger, LedgerTooBusy, LedgerUnavailable, QuestionTooWide } from '../ledger/ledger.ts'
 import { AdminError } from './error.ts'
 
 /**
@@ -6,14 +6,11 @@ import { AdminError } from './error.ts'
  * throws: AdminError with the ledger's own words: 503 where it cannot be asked, 400 where the question is too wide
  */
 export async function ask<T>(ledger: Ledger, question: (ledger: Ledger) => Promise<T>): Promise<T> {
-  if (ledger.status.state === 'disabled') {
-    throw new AdminError(503, 'no usage is recorded: `usage.enabled` is false; set it to true and start the gateway again')
-  }
   try {
     return await question(ledger)
   } catch (error) {
     if (error instanceof QuestionTooWide) throw new AdminError(400, error.message)
-    if (error instanceof LedgerUnavailable) throw new AdminError(503, error.message)
+    if (error instanceof LedgerUnavailable || error instanceof LedgerTooBusy) throw new AdminError(503, error.message)
     throw error
   }
 }

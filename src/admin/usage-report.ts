@@ -10,13 +10,14 @@ import {
   type UsageAnswer,
   type UsageQuestion,
 } from '../ledger/ledger.ts'
+import { DAYS_KEPT_DAYS, HOURS_KEPT_DAYS } from '../ledger/pruning.ts'
 import { usdText } from '../pricing/price.ts'
 import type { Snapshot } from '../store/snapshot.ts'
 import type { Store } from '../store/store.ts'
 import { wholeSeconds } from '../telemetry/usage-record.ts'
 import { type CsvValue, csv } from './csv.ts'
 import { json } from './error.ts'
-import { hourAfter, hourBefore, Query, type QueryParameters } from './query.ts'
+import { Query, type QueryParameters } from './query.ts'
 import type { Route } from './route.ts'
 import { inlineSchema } from './schema.ts'
 import { ask, LEDGER_ERRORS } from './usage-ledger.ts'
@@ -28,6 +29,7 @@ export type UsageReportOptions = { ledger: Ledger; store: Store; clock: Clock }
 
 const FORMATS = ['json', 'csv'] as const
 const STATUS_CLASSES: readonly string[] = ['2xx', '3xx', '4xx', '5xx']
+const HOUR_MS = 3_600_000
 const DAY_MS = 86_400_000
 
 const SEVERAL = 'Repeat it, or separate several by commas: any of them.'
@@ -44,15 +46,14 @@ const PARAMETERS: QueryParameters = [
     name: 'from',
     in: 'query',
     required: false,
-    description:
-      'First moment that counts: RFC 3339, a date in UTC, or whole seconds since 1970; rounded down to a whole hour. Default: 24 hours before `to`.',
+    description: `First moment that counts: RFC 3339, a date in UTC, or whole seconds since 1970; rounded down to a whole hour, or where it is more than ${HOURS_KEPT_DAYS} days ago, to a whole day. Default: 24 hours before \`to\`.`,
     schema: { type: 'string' },
   },
   {
     name: 'to',
     in: 'query',
     required: false,
-    description: 'First moment that counts no more, in the same forms; rounded up to a whole hour. Default: now.',
+    description: 'First moment that counts no more, in the same forms; rounded up in the same way. Default: now.',
     schema: { type: 'string' },
   },
   {
@@ -84,8 +85,8 @@ function readQuestion(url: URL, snapshot: Snapshot, nowMs: number): Asked {
   const query = new Query(url, PARAMETERS)
   const to = query.instant('to') ?? nowMs
   const from = query.instant('from') ?? to - DAY_MS
-  if (from >= to) query.refuse('from', 'must be before `to`, which is now where it is left out')
   const groupBy = readGroupings(query)
+  const range = rangeOf(query, { from, to, isByHour: groupBy.includes('hour'), nowMs })
   const format = query.choice('format', FORMATS, 'json')
   const statusClasses = query.has('status') ? query.list('status') : undefined
   if (statusClasses?.some(each => !STATUS_CLASSES.includes(each))) {
@@ -105,8 +106,32 @@ function readQuestion(url: URL, snapshot: Snapshot, nowMs: number): Asked {
     ...(userIds && { userIds }),
     ...(statusClasses && { statusClasses }),
   }
-  return { question: { fromMs: hourBefore(from), toMs: hourAfter(to), groupBy, filter }, format }
+  return { question: { ...range, groupBy, filter }, format }
 }
+
+/**
+ * The whole hours that hold the time that is asked for; whole days where single hours are no longer kept. Time before all that
+ * is kept is left out: the answer tells where it begins.
+ */
+function rangeOf(query: Query, { from, to, isByHour, nowMs }: { from: number; to: number; isByHour: boolean; nowMs: number }) {
+  // One unit less than is kept, so that what is told to be covered is still there when the question comes to it.
+  const hoursFrom = ceilTo(HOUR_MS, nowMs - HOURS_KEPT_DAYS * DAY_MS)
+  const daysFrom = ceilTo(DAY_MS, nowMs - DAYS_KEPT_DAYS * DAY_MS)
+  const isFromOld = from < hoursFrom
+  const fromMs = isFromOld ? Math.max(daysFrom, floorTo(DAY_MS, from)) : floorTo(HOUR_MS, from)
+  // The day of the end is there in hours only as far as it is young enough.
+  const isToOld = isFromOld && floorTo(DAY_MS, to) < hoursFrom
+  const toMs = isToOld ? ceilTo(DAY_MS, to) : ceilTo(HOUR_MS, to)
+  if (from >= to) query.refuse('from', 'must be before `to`, which is now where it is left out')
+  else if (toMs <= daysFrom) query.refuse('to', `sums are kept for ${DAYS_KEPT_DAYS} days, and this is before`)
+  else if (isByHour && fromMs < hoursFrom) {
+    query.refuse('from', `sums of single hours are kept for ${HOURS_KEPT_DAYS} days: begin later, or group by \`day\``)
+  }
+  return { fromMs, toMs }
+}
+
+const floorTo = (unit: number, ms: number): number => Math.floor(ms / unit) * unit
+const ceilTo = (unit: number, ms: number): number => Math.ceil(ms / unit) * unit
 
 function readGroupings(query: Query): Grouping[] {
   const asked = query.list('group_by')
@@ -284,8 +309,7 @@ export function usageReportRoute({ ledger, store, clock }: UsageReportOptions): 
       operationId: 'getUsage',
       tag: 'Usage',
       summary: 'Requests, tokens, cost and latencies of a time',
-      description:
-        'Sums over the records of requests, from roll-ups that are kept by the hour for 35 days and by the day for 400. They outlive the models and keys that they are about.',
+      description: `Sums over the records of requests, kept by the hour for ${HOURS_KEPT_DAYS} days and by the day for ${DAYS_KEPT_DAYS}. They outlive the models and keys that they are about.`,
       parameters: PARAMETERS,
       success: {
         description: 'The sums; with `format=csv` the rows as `text/csv`.',

@@ -164,8 +164,10 @@ export function requestsRoutes(options: RequestsOptions): Route[] {
         const inFlight = running(options, ({ requestId }) => requestId === id).map(runningJson(options))
         const stored = await ask(ledger, each => each.request(id))
         if (stored.length + inFlight.length === 0) {
-          const gone = 'older than `usage.retention_days`, or ended within the last second'
-          throw new AdminError(404, `no request of this id is known or in flight; it may be ${gone}`)
+          throw new AdminError(
+            404,
+            'no request of this id is in flight or in the ledger; it may be older than `usage.retention_days`',
+          )
         }
         return json(200, { request_id: id, attempts: stored.map(attemptJson), in_flight: inFlight })
       },

@@ -31,7 +31,7 @@ const sums = {
     .describe('US dollars, all digits. A text, because numbers of JSON lose digits of large sums.'),
   unpriced_requests: count().describe('Requests at models without `cost`: nobody knows what they cost, and they count as 0.'),
   latency_ms: quantiles('Milliseconds of whole requests'),
-  ttft_ms: quantiles('Milliseconds to the first event of streams'),
+  ttft_ms: quantiles('Milliseconds from the request to the first thing its caller could use, of streams'),
 }
 
 const UsageRow = z.strictObject({
@@ -58,8 +58,10 @@ export type UsageRow = z.infer<typeof UsageRow>
 export type UsageSums = Pick<UsageRow, keyof typeof sums>
 
 export const UsageResponse = z.strictObject({
-  from: time().describe('Where the sums begin: `from`, rounded down to a whole hour.'),
-  to: time().describe('Where they end: `to`, rounded up to a whole hour, which is not part of it.'),
+  from: time().describe(
+    'Where the sums begin: `from`, rounded down to a whole hour or day, or the first day of which sums are kept.',
+  ),
+  to: time().describe('Where they end: `to`, rounded up in the same way. This moment is not part of it.'),
   group_by: z.array(z.enum(GROUPINGS)).describe('What rows are told apart by.'),
   rows: z.array(UsageRow).describe('One a group that has records, in the order of time, then of names.'),
   totals: z.strictObject(sums).describe('All rows together.'),

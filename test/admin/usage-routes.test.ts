@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'bun:test'
 import { InFlightResponse, RequestResponse, RequestsResponse, UsageResponse } from '../../src/admin/usage-schema.ts'
 import { Exchange, openAttempt } from '../../src/exchange.ts'
-import { LedgerUnavailable, QuestionTooWide } from '../../src/ledger/ledger.ts'
+import { disabledLedger } from '../../src/ledger/disabled-ledger.ts'
+import { LedgerTooBusy, LedgerUnavailable, QuestionTooWide } from '../../src/ledger/ledger.ts'
 import { endpointLabels } from '../../src/telemetry/endpoint-labels.ts'
 import type { UsageRecord } from '../../src/telemetry/usage-record.ts'
+import { testRegistry } from '../telemetry.ts'
 import { apiKey, entryOf, messageOf, model, openAdmin, providerKey } from './harness.ts'
 import { memoryLedger, usageRecord } from './memory-ledger.ts'
 
@@ -53,6 +55,24 @@ describe('the time of /admin/v1/usage', () => {
   })
 
   test.each([
+    // 35 days before 10:20:30 on 1 November are 10:20:30 on 27 September.
+    ['?from=2026-09-27T11:30:00Z', '2026-09-27T11:00:00Z', '2026-11-01T11:00:00Z'],
+    ['?from=2026-09-27T10:59:59Z', '2026-09-27T00:00:00Z', '2026-11-01T11:00:00Z'],
+    ['?from=2026-09-01T07:00:00Z&to=2026-09-02T01:00:00Z&group_by=day', '2026-09-01T00:00:00Z', '2026-09-03T00:00:00Z'],
+    ['?from=2026-09-01T07:00:00Z&to=2026-10-02T01:30:00Z', '2026-09-01T00:00:00Z', '2026-10-02T02:00:00Z'],
+    ['?from=2026-09-20T07:00:00Z&to=2026-09-27T15:10:00Z', '2026-09-20T00:00:00Z', '2026-09-28T00:00:00Z'],
+    ['?from=2026-09-27T09:00:00Z&to=2026-09-27T15:10:00Z', '2026-09-27T00:00:00Z', '2026-09-28T00:00:00Z'],
+    ['?from=2026-09-27T12:00:00Z&to=2026-09-27T15:10:00Z', '2026-09-27T12:00:00Z', '2026-09-27T16:00:00Z'],
+    ['?from=2020-01-01&to=2026-10-01', '2025-09-28T00:00:00Z', '2026-10-01T00:00:00Z'],
+  ])('%j, of which single hours or days are no longer kept, covers %s to %s, and says so', async (query, from, to) => {
+    const admin = open()
+    expect(await admin.usage(query)).toMatchObject({ from, to })
+    expect(admin.ledger.asked).toMatchObject([{ fromMs: Date.parse(from), toMs: Date.parse(to) }])
+  })
+
+  test.each([
+    ['from=2026-09-27T10:00:00Z&group_by=hour', 'from: sums of single hours are kept for 35 days'],
+    ['from=2020-01-01&to=2025-09-28', 'to: sums are kept for 400 days'],
     ['from=yesterday', 'from: expected a time such as'],
     ['from=2026-02-30', 'from: expected a time such as'],
     ['from=2026-11-01T24:30:00Z', 'from: expected a time such as'],
@@ -204,7 +224,8 @@ describe('the sums of /admin/v1/usage', () => {
         promptTokens: index,
         costPico: index * 7_777_777_777,
         totalMs: index * 10,
-        upstreamTtftMs: index * 3,
+        isStream: index % 2 === 0,
+        downstreamMs: index * 3,
       }),
     )
     const admin = open(records)
@@ -220,7 +241,7 @@ describe('the sums of /admin/v1/usage', () => {
 describe('the table of /admin/v1/usage', () => {
   test('has a line of names and the rows, is downloaded under the time that it covers, and quotes what must be', async () => {
     const labels = { modelId: 'm"1', model: 'one, "two"\nthree' }
-    const admin = open([usageRecord({ labels, costPico: 250_000_000, upstreamTtftMs: 60 })])
+    const admin = open([usageRecord({ labels, costPico: 250_000_000, isStream: true, downstreamMs: 60 })])
     const answer = await admin.get('/admin/v1/usage?format=csv&group_by=day,model&from=2026-11-01')
     expect(answer.headers.get('content-type')).toBe('text/csv; charset=utf-8')
     expect(answer.headers.get('content-disposition')).toBe('attachment; filename="aisix-usage-20261101T0000Z-20261101T1100Z.csv"')
@@ -448,7 +469,8 @@ describe('/admin/v1/in_flight', () => {
   })
 
   test('is answered while the ledger is down', async () => {
-    const ledger = memoryLedger({ state: 'disabled' })
+    const ledger = memoryLedger()
+    ledger.failure = new LedgerUnavailable('usage.db is gone')
     expect((await open([], ledger).get('/admin/v1/in_flight')).body).toEqual({ total: 0, in_flight: [] })
   })
 
@@ -461,9 +483,9 @@ describe('a ledger that cannot answer', () => {
   const paths = ['/admin/v1/usage', '/admin/v1/requests', '/admin/v1/requests?request_id=x', '/admin/v1/requests/x']
 
   test.each(paths)('%s is 503 where usage is switched off, and says so', async path => {
-    const answer = await open([], memoryLedger({ state: 'disabled' })).get(path)
+    const answer = await openAdmin({ ledger: disabledLedger({ registry: testRegistry() }) }).call('GET', path)
     expect(answer.status).toBe(503)
-    expect(messageOf(answer)).toContain('`usage.enabled` is false')
+    expect(messageOf(answer)).toContain('usage.enabled')
   })
 
   test.each(paths)('%s is 503 with its words where it is not available, and 400 where the question is too wide', async path => {
@@ -471,6 +493,9 @@ describe('a ledger that cannot answer', () => {
     admin.ledger.failure = new LedgerUnavailable('usage.db is gone: restart the gateway')
     const gone = await admin.get(path)
     expect([gone.status, messageOf(gone)]).toEqual([503, 'usage.db is gone: restart the gateway'])
+    admin.ledger.failure = new LedgerTooBusy('too many questions wait: ask again')
+    const busy = await admin.get(path)
+    expect([busy.status, messageOf(busy)]).toEqual([503, 'too many questions wait: ask again'])
     admin.ledger.failure = new QuestionTooWide('from: more than 100,000 rows')
     const wide = await admin.get(path)
     expect([wide.status, messageOf(wide)]).toEqual([400, 'from: more than 100,000 rows'])
