@@ -1,5 +1,5 @@
 /**
- * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover] [--rounds N] [--streams N]`.
+ * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|sums|memory] [--rounds N] [--streams N]`.
  *
  *   kill    writes that were answered 200 outlive kill -9, round after round
  *   disk    a store that cannot be written: writes get 500 with the reason, callers are served all the same
@@ -7,13 +7,16 @@
  *   hangup  an upstream that closes its connection after every stream without saying so: no caller sees it
  *   leases  20,000 requests that end in every way: afterwards exactly as many streams fit as the limits say
  *   failover  three upstreams behind a group, 200 callers; one is killed, another stalls, both come back
+ *   sums, memory  see drills/usage.ts
  *
- * One line of result a drill; ends with 1 when one failed. All of them take about three minutes.
+ * One line of result a drill; ends with 1 when one failed. All of them take about six minutes.
  */
 import { Database } from 'bun:sqlite'
 import { mkdirSync, statfsSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { memory, sums } from './drills/usage.ts'
+import { DrillError, demand, seconds, within } from './rig/drill.ts'
 import { endInEveryWay, endingUpstream, WAYS } from './rig/endings.ts'
 import { checkFlags, numberFlag, textFlag } from './rig/flags.ts'
 import {
@@ -31,36 +34,16 @@ import {
 import { runLoad } from './rig/load.ts'
 
 checkFlags(
-  ['only', 'rounds', 'streams'],
-  'bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover] [--rounds 100] [--streams 50000]',
+  ['only', 'rounds', 'streams', 'requests'],
+  'bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|sums|memory] [--rounds 100] [--streams 50000] [--requests 1000000]',
 )
 const ROUNDS = numberFlag('rounds', 100)
 const CUT_STREAMS = numberFlag('streams', 50_000)
+const MEMORY_REQUESTS = numberFlag('requests', 1_000_000)
 const HANGUP_STREAMS = 4_000
 
 const ALIAS = 'soak'
 const TARGET = { alias: ALIAS, upstreamModel: 'rig-upstream-model' }
-
-/** A drill that did not end as it should; the message is the line of result. */
-class DrillError extends Error {}
-
-function demand(holds: boolean, otherwise: string): asserts holds {
-  if (!holds) throw new DrillError(otherwise)
-}
-
-/** Waits until `holds`, at most `ms`. */
-async function within(ms: number, holds: () => boolean | Promise<boolean>): Promise<boolean> {
-  const deadline = performance.now() + ms
-  for (;;) {
-    if (await holds()) return true
-    if (performance.now() > deadline) return false
-    await Bun.sleep(20)
-  }
-}
-
-function seconds(since: number): string {
-  return `${((performance.now() - since) / 1000).toFixed(1)} s`
-}
 
 function ask(gateway: RunningGateway, members: object, signal?: AbortSignal): Promise<Response> {
   return fetch(`${gateway.proxyUrl}/v1/chat/completions`, {
@@ -423,7 +406,16 @@ async function failover(): Promise<string> {
   }
 }
 
-const DRILLS: Record<string, () => Promise<string>> = { kill, disk, cut, hangup, leases, failover }
+const DRILLS: Record<string, () => Promise<string>> = {
+  kill,
+  disk,
+  cut,
+  hangup,
+  leases,
+  failover,
+  sums: () => sums(scratchFolder('soak-sums'), 50_000),
+  memory: () => memory(scratchFolder('soak-memory'), MEMORY_REQUESTS),
+}
 
 const only = textFlag('only')
 if (only !== undefined && !Object.hasOwn(DRILLS, only)) {

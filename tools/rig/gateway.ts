@@ -24,6 +24,8 @@ export type RunningGateway = Process & {
   log(): string
   /** Calls the admin API: status and body, whatever they are. */
   admin(method: string, path: string, document?: unknown): Promise<{ status: number; body: Record<string, unknown> }>
+  /** The scrape page. */
+  metrics(): Promise<string>
   /** The entries of a kind, by its path. */
   list(path: string): Promise<{ id: string; value: Record<string, unknown> }[]>
 }
@@ -44,13 +46,20 @@ export type StartOptions = {
   config?: string
   /** Where the store is, from `folder`. */
   storePath?: string
+  /** Whether there is a scrape page, on a port of its own. */
+  hasMetrics?: boolean
 }
 
 /**
  * Starts the executable on free ports with a configuration and a store in `folder`, and waits until it serves.
  * throws: Error with what the gateway said when it does not
  */
-export async function startGateway({ folder, config = '', storePath = 'aisix.db' }: StartOptions): Promise<RunningGateway> {
+export async function startGateway({
+  folder,
+  config = '',
+  storePath = 'aisix.db',
+  hasMetrics = false,
+}: StartOptions): Promise<RunningGateway> {
   if (!existsSync(EXECUTABLE)) throw new Error('there is no ./aisix: run `make build`')
   const configPath = join(folder, 'config.yaml')
   await Bun.write(
@@ -68,7 +77,8 @@ observability:
   log_level: "warn,aisix=info"
   metrics:
     prometheus:
-      enabled: false
+      enabled: ${hasMetrics}
+      addr: "127.0.0.1:0"
 ${config}`,
   )
   const child = Bun.spawn([EXECUTABLE, '--config', configPath], {
@@ -79,7 +89,11 @@ ${config}`,
     stderr: 'pipe',
   })
   const log = collect(child.stderr)
-  const started = await log.waitFor(/gateway started .*proxy="[^"]*:(\d+)" admin="[^"]*:(\d+)"/, START_MS, child.exited)
+  const started = await log.waitFor(
+    /gateway started .*proxy="[^"]*:(\d+)" admin="[^"]*:(\d+)"(?: metrics="[^"]*:(\d+)")?/,
+    START_MS,
+    child.exited,
+  )
   const [proxyPort, adminPort] = [Number(started[1]), Number(started[2])]
   const call = async (method: string, path: string, document?: unknown) => {
     const response = await fetch(`http://127.0.0.1:${adminPort}/admin/v1${path}`, {
@@ -99,6 +113,9 @@ ${config}`,
     async admin(method, path, document) {
       const { status, body } = await call(method, path, document)
       return { status, body: isRecord(body) ? body : {} }
+    },
+    async metrics() {
+      return await (await fetch(`http://127.0.0.1:${started[3]}/metrics`)).text()
     },
     async list(path) {
       const { body } = await call('GET', path)
@@ -154,7 +171,15 @@ export async function setUp(gateway: RunningGateway, target: SetUp): Promise<str
 }
 
 export type Upstream = Process & { url: string; stats(): Promise<UpstreamStats> }
-export type UpstreamStats = { requests: number; open: number; finished: number; cut: number }
+export type UpstreamStats = {
+  requests: number
+  open: number
+  finished: number
+  cut: number
+  /** Tokens that it told. */
+  prompt: number
+  completion: number
+}
 
 export async function startUpstream(flags: readonly string[]): Promise<Upstream> {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, 'upstream.ts'), ...flags], {
@@ -170,7 +195,14 @@ export async function startUpstream(flags: readonly string[]): Promise<Upstream>
     async stats() {
       const stats: unknown = await (await fetch(`${url}/stats`)).json()
       const count = (name: string) => Number(isRecord(stats) ? stats[name] : Number.NaN)
-      return { requests: count('requests'), open: count('open'), finished: count('finished'), cut: count('cut') }
+      return {
+        requests: count('requests'),
+        open: count('open'),
+        finished: count('finished'),
+        cut: count('cut'),
+        prompt: count('prompt'),
+        completion: count('completion'),
+      }
     },
   }
 }

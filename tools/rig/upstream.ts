@@ -2,11 +2,11 @@
  * An upstream for measuring and for drills: as little work a request as can be, and levers for bad manners. A process of its
  * own, so that its CPU is not counted as anybody else's.
  *
- *   bun tools/rig/upstream.ts [--tokens N] [--gap-ms N] [--hangup] [--port N]
+ *   bun tools/rig/upstream.ts [--tokens N] [--gap-ms N] [--hangup] [--fail-every N] [--port N]
  *
  * It prints `{"port":N}` when it listens. --hangup closes the connection 1 ms after each stream while announcing keep-alive,
- * as llama.cpp's server does. `GET /stats` answers {"requests","open","finished","cut"}: streams now open, ended, and
- * broken off by the other side.
+ * as llama.cpp's server does. --fail-every answers each Nth request with 500. `GET /stats` answers {"requests","open",
+ * "finished","cut","prompt","completion"}: streams now open, ended, and broken off by the other side; tokens that it told.
  */
 import type { Socket } from 'bun'
 import { numberFlag } from './flags.ts'
@@ -17,7 +17,9 @@ const TOKENS = numberFlag('tokens', 100)
 const GAP_MS = numberFlag('gap-ms', 20)
 const HANGS_UP = process.argv.includes('--hangup')
 
-const stats = { requests: 0, open: 0, finished: 0, cut: 0 }
+const FAIL_EVERY = numberFlag('fail-every', 0)
+
+const stats = { requests: 0, open: 0, finished: 0, cut: 0, prompt: 0, completion: 0 }
 
 const CHUNK = '"object":"chat.completion.chunk","created":1700000000,"model":"rig-upstream-model"'
 const ANSWER = JSON.stringify({
@@ -36,6 +38,7 @@ const ANSWER = JSON.stringify({
   usage: { prompt_tokens: 42, completion_tokens: 13, total_tokens: 55 },
 })
 const WHOLE = `HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ${ANSWER.length}\r\n\r\n${ANSWER}`
+const FAILED = 'HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}'
 const STREAM_HEAD =
   'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n'
 
@@ -67,6 +70,8 @@ function stream(socket: Socket<Connection>): void {
     socket.data.isStreaming = false
     stats.open -= 1
     stats.finished += 1
+    stats.prompt += 42
+    stats.completion += TOKENS
     if (!HANGS_UP) return
     socket.data.isLeaving = true
     setTimeout(() => socket.end(), 1)
@@ -93,8 +98,13 @@ function serveOne(socket: Socket<Connection>): boolean {
     return rest.length > 0
   }
   stats.requests += 1
-  if (bytes.subarray(headEnd, total).includes('"stream":true')) stream(socket)
-  else socket.write(WHOLE)
+  if (FAIL_EVERY > 0 && stats.requests % FAIL_EVERY === 0) socket.write(FAILED)
+  else if (bytes.subarray(headEnd, total).includes('"stream":true')) stream(socket)
+  else {
+    stats.prompt += 42
+    stats.completion += 13
+    socket.write(WHOLE)
+  }
   return rest.length > 0
 }
 
