@@ -1,5 +1,7 @@
 import { ApiKey } from '../../src/resources/api-key.ts'
+import { Budget } from '../../src/resources/budget.ts'
 import { DirectModel, ModelGroup } from '../../src/resources/model.ts'
+import { ObservabilityExporter } from '../../src/resources/observability-exporter.ts'
 import { ProviderKey } from '../../src/resources/provider-key.ts'
 import { RateLimitPolicy } from '../../src/resources/rate-limit-policy.ts'
 import type { Actor } from '../../src/store/store.ts'
@@ -19,6 +21,12 @@ export function group(display_name: string, targets: string[], more: Record<stri
 }
 export function policy(name: string, more: Record<string, unknown> = { limits: { rpm: 10 } }): RateLimitPolicy {
   return RateLimitPolicy.parse({ name, ...more })
+}
+export function budget(name: string, more: Record<string, unknown> = {}): Budget {
+  return Budget.parse({ name, scope: 'team', scope_ref: 't', limit_usd: 5, period: 'month', ...more })
+}
+export function exporter(name: string): ObservabilityExporter {
+  return ObservabilityExporter.parse({ name, kind: 'otlp_http', endpoint: 'http://10.0.0.6:4318/v1/traces' })
 }
 export function apiKey(plaintext: string, more: Record<string, unknown> = {}): ApiKey {
   return ApiKey.parse({ key_hash: hashOf(plaintext), allowed_models: ['*'], ...more })

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { NameTaken, type Store, StoreUnavailable } from '../../src/store/store.ts'
-import { actor, apiKey, group, hashOf, model, policy, providerKey, SECRET, testClock } from './documents.ts'
+import { actor, apiKey, budget, group, hashOf, model, policy, providerKey, SECRET, testClock } from './documents.ts'
 
 const SCHEDULE = { timezone: 'Europe/Berlin', days_of_week: ['sat', 'sun'], start_time: '22:00', end_time: '24:00' }
 const CLASSIC = { scope: 'team', scope_ref: 'search', window: 'day', max_tokens: 1_000_000, schedules: [SCHEDULE] }
@@ -88,6 +88,23 @@ export function storeContract(name: string, open: (clock: ReturnType<typeof test
       expect((await store.replace('rate_limit_policies', classic.id, () => policy('p'), actor))?.revision).toBe(2)
       expect(await store.remove('rate_limit_policies', classic.id, actor)).toBe(true)
       expect(store.list('rate_limit_policies')).toEqual([conditional])
+    })
+
+    test('budgets are kept as they were written, found by id, and unique by name', async () => {
+      const more = { limit_usd: 0.1, limit_tokens: 7, timezone: 'Asia/Tokyo', warn_at: [95, 80], action: 'warn' }
+      const created = await store.create('budgets', budget('b', more), actor)
+      expect(store.snapshot.entries.budgets.get(created.id)).toEqual(created)
+      expect(JSON.parse(JSON.stringify(created.value))).toEqual({
+        name: 'b',
+        scope: 'team',
+        scope_ref: 't',
+        period: 'month',
+        ...more,
+      })
+      await expect(store.create('budgets', budget('b'), actor)).rejects.toThrow(new NameTaken('b'))
+      expect((await store.replace('budgets', created.id, () => budget('c'), actor))?.revision).toBe(2)
+      expect(await store.remove('budgets', created.id, actor)).toBe(true)
+      expect(store.list('budgets')).toEqual([])
     })
 
     test('a snapshot that a request holds does not change under it', async () => {
