@@ -128,5 +128,7 @@ export type RequestsAnswer = {
 
 /** The file cannot be read or written at the moment. The message says why and what to do. */
 export class LedgerUnavailable extends Error {}
+/** Too many questions wait for an answer already. The message says to ask again. */
+export class LedgerTooBusy extends Error {}
 /** The question would give more rows than an answer may have. The message names the parameter to narrow. */
 export class QuestionTooWide extends Error {}
