@@ -8,7 +8,7 @@ import { explain, valueAt } from './config/explain.ts'
 import { type Environment, isTree, type ReadFile, readBounded, readConfigFile, type Tree } from './config/file.ts'
 import { listKeys, listSections } from './config/keys.ts'
 import { type Origin, type Origins, originOf, type Problem, renderProblem, toConfigError } from './config/problems.ts'
-import { Config } from './config/schema.ts'
+import { Config, type ConfigOutput } from './config/schema.ts'
 import { COMPATIBILITY, isCovered, UNSUPPORTED } from './config/support.ts'
 import { loadTls, type TlsMaterial } from './config/tls.ts'
 import { parseSocketAddress } from './lib/address.ts'
@@ -152,7 +152,7 @@ function applyRustLog(config: Config, origins: Origins, env: Environment): strin
 }
 
 /** The configuration with the paths of files made absolute, and those that follow from others. */
-function withAbsolutePaths(config: Config, folder: string): Config {
+function withAbsolutePaths(config: ConfigOutput, folder: string): Config {
   const absolute = (path: string) => resolve(folder, path)
   const besideStore = (name: string) => join(dirname(config.store.path), name)
   const pair = (tls: Config['proxy']['tls']) => tls && { cert_file: absolute(tls.cert_file), key_file: absolute(tls.key_file) }

@@ -1,15 +1,29 @@
 /** The life of a serving process: what is opened in which order, and how it ends. Source: control-bootstrap §5, §6. */
 import { createAdminApp } from './admin/app.ts'
-import { ConfigError, formatAddress, type LoadedConfig, loadConfig, parseSocketAddress, type ServerTls } from './config.ts'
+import { createBudgets } from './budgets/budgets.ts'
+import {
+  type Config,
+  ConfigError,
+  formatAddress,
+  type LoadedConfig,
+  loadConfig,
+  parseSocketAddress,
+  type ServerTls,
+} from './config.ts'
+import { createExporters } from './exporters/fan-out.ts'
 import { type Gateway, systemClock } from './gateway.ts'
+import { disabledLedger } from './ledger/disabled-ledger.ts'
+import { createLedger } from './ledger/sqlite-ledger.ts'
 import { batchThreads } from './lib/batch-thread.ts'
 import { type Fetch, runtimeFetch } from './lib/fetch.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLimiter } from './limits/limiter.ts'
 import { RemainingLimits } from './limits/remaining.ts'
 import { createModelHealth } from './model-health.ts'
+import { catalogPath, createCatalog } from './pricing/catalog-file.ts'
 import { createProxyApp } from './proxy/app.ts'
 import type { ModelChecker } from './proxy/model-check.ts'
+import type { UpstreamTls } from './proxy/upstream.ts'
 import { createStatusApp } from './status/app.ts'
 import { createGatewayMetrics } from './status/gateway-metrics.ts'
 import { limitMetrics } from './status/limit-metrics.ts'
@@ -27,8 +41,10 @@ const DRAIN_PROGRESS_MS = 5_000
 const FLUSH_MS = 2_000
 /** A line is out this much later than it was written, at the most. */
 const LOG_GATHER_MS = 10
-/** How exactly the intervals of background checks are kept. */
-const CHECK_TICK_MS = 1_000
+/** How exactly the intervals of background checks are kept, and how soon a change of exporters takes hold. */
+const TICK_MS = 1_000
+/** How long the end waits for collectors to take what is queued. */
+const EXPORT_MS = 3_000
 
 /** A listener that could not be had; the message is complete. */
 class BindError extends Error {}
@@ -61,21 +77,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   const registry = new Registry(metricsConfig.max_series, metricFamilies(metricsConfig.buckets))
   let gateway: Gateway
   try {
-    gateway = {
-      config,
-      store: openSqliteStore({ path: config.store.path, clock: systemClock, log }),
-      fetch: tunedFetch(log),
-      clock: systemClock,
-      random: Math.random,
-      log,
-      modelHealth: createModelHealth(),
-      limiter: createLimiter(),
-      remainingLimits: new RemainingLimits(),
-      registry,
-      metrics: createRequestMetrics(registry, metricsConfig.client_type_rules),
-      ...notYet(),
-      lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: systemClock.now() },
-    }
+    gateway = await openGateway(loaded, registry, log)
   } catch (error) {
     if (!(error instanceof StoreOpenError)) throw error
     return failStart(`store open failed: ${error.message}`)
@@ -88,7 +90,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   } catch (error) {
     if (!(error instanceof BindError)) throw error
     for (const { server } of listeners) server.stop(true)
-    await gateway.store.close()
+    await closeGateway(gateway)
     return failStart(error.message)
   }
   log.info('gateway started', {
@@ -100,9 +102,12 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     store: config.store.path,
   })
 
-  const checkModels = () => modelChecker.tick(gateway.clock.now())
-  checkModels()
-  const checking = setInterval(checkModels, CHECK_TICK_MS)
+  const tick = () => {
+    modelChecker.tick(gateway.clock.now())
+    gateway.exporters.sync(gateway.store.snapshot)
+  }
+  tick()
+  const ticking = setInterval(tick, TICK_MS)
 
   const first = await signals.next()
   const second = signals.next()
@@ -112,13 +117,64 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     await log.flush(FLUSH_MS)
     return ended.second === 'SIGINT' ? 130 : 143
   }
-  clearInterval(checking)
+  clearInterval(ticking)
   await modelChecker.stop()
   await Promise.all(listeners.map(({ server }) => server.stop(true)))
-  await gateway.store.close()
+  await closeGateway(gateway)
   log.info('drain complete')
   await log.flush(FLUSH_MS)
   return 0
+}
+
+/** throws: StoreOpenError; whatever else cannot be opened is told by health, and the gateway serves without it */
+async function openGateway({ config, tls }: LoadedConfig, registry: Registry, log: Log): Promise<Gateway> {
+  const clock = systemClock
+  const { metrics, service_name: serviceName } = config.observability
+  const { enabled, path, retention_days: retentionDays, max_bytes: bytesMax } = config.usage
+  const store = openSqliteStore({ path: config.store.path, clock, log })
+  return {
+    config,
+    store,
+    fetch: tunedFetch(log),
+    clock,
+    random: Math.random,
+    log,
+    modelHealth: createModelHealth(),
+    limiter: createLimiter(),
+    remainingLimits: new RemainingLimits(),
+    registry,
+    metrics: createRequestMetrics(registry, metrics.client_type_rules),
+    ledger: enabled ? createLedger({ path, retentionDays, bytesMax, log, registry, clock }) : disabledLedger({ registry }),
+    budgets: await createBudgets({ path: config.budgets.path, store, log, registry, clock }),
+    exporters: createExporters({
+      log,
+      registry,
+      clock,
+      fetch: runtimeFetch,
+      env: process.env,
+      tls: upstreamTls(config, tls),
+      proxy: config.upstream.proxy,
+      serviceName,
+    }),
+    lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: clock.now() },
+  }
+}
+
+/** Once nothing is in flight: what is recorded and charged reaches the disk, what is queued the collectors, if they take it. */
+async function closeGateway({ store, ledger, budgets, exporters }: Gateway): Promise<void> {
+  await Promise.all([ledger.close(), budgets.close(), exporters.close(EXPORT_MS)])
+  await store.close()
+}
+
+function upstreamTls(
+  {
+    upstream: {
+      tls: { verify },
+    },
+  }: Config,
+  { upstream }: LoadedConfig['tls'],
+): UpstreamTls {
+  return { ca: upstream.ca === undefined ? [] : [upstream.ca], cert: upstream.cert, key: upstream.key, verify }
 }
 
 /** The runtime's `fetch`, whose thread is there once the first request is: from then on it works in batches. */
@@ -168,12 +224,7 @@ function openListeners(
   listeners: Listener[],
 ): ModelChecker {
   const { log, store, clock, lifecycle, modelHealth } = gateway
-  const proxyApp = createProxyApp(gateway, {
-    ca: tls.upstream.ca === undefined ? [] : [tls.upstream.ca],
-    cert: tls.upstream.cert,
-    key: tls.upstream.key,
-    verify: config.upstream.tls.verify,
-  })
+  const proxyApp = createProxyApp(gateway, upstreamTls(config, tls))
   const idleSecs = idleTimeoutSecs(config.downstream.idle_timeout_secs, log)
   const proxyFetch = idleSecs === 0 ? proxyApp.fetch : closingIdle(proxyApp.fetch, idleSecs)
   listeners.push({ label: 'proxy', server: bind('proxy', config.proxy.addr, proxyFetch, tls.proxy, gateway, idleSecs) })
@@ -185,6 +236,10 @@ function openListeners(
       clock,
       lifecycle,
       modelHealth,
+      ledger: gateway.ledger,
+      budgets: gateway.budgets,
+      exporters: gateway.exporters,
+      catalog: createCatalog(catalogPath(config.store.path)),
       playground: proxyApp.fetch,
     })
     listeners.push({ label: 'admin', server: bind('admin', config.admin.addr, adminApp.fetch, tls.admin, gateway) })
@@ -217,48 +272,10 @@ function scrapedPieces(gateway: Gateway): () => Generator<string> {
   return function* () {
     const { snapshot } = store
     for (const [label, kind] of Object.entries(RESOURCE_LABELS)) registry.drop(label, id => snapshot.entries[kind].has(id))
+    gateway.budgets.collect(registry, snapshot, gateway.clock.now())
     yield limitMetrics(limiter, remainingLimits, snapshot)
     yield gatewayMetrics()
     yield* registry.pages()
-  }
-}
-
-function notYet(): Pick<Gateway, 'ledger' | 'budgets' | 'exporters'> {
-  return {
-    ledger: {
-      record: () => true,
-      usage: () => Promise.reject(new Error('no ledger')),
-      requests: () => Promise.reject(new Error('no ledger')),
-      request: () => Promise.reject(new Error('no ledger')),
-      status: {
-        state: 'disabled',
-        problem: undefined,
-        queued: 0,
-        written: 0,
-        dropped: 0,
-        bytes: 0,
-        bytesMax: 0,
-        oldestMs: undefined,
-      },
-      close: async () => {},
-    },
-    budgets: {
-      refusal: () => undefined,
-      memberRefusal: () => undefined,
-      charge: () => {},
-      status: () => undefined,
-      health: { state: 'ok', problem: undefined },
-      close: async () => {},
-    },
-    exporters: {
-      isActive: false,
-      contentBytesMax: () => 0,
-      wants: () => false,
-      offer: () => {},
-      sync: () => {},
-      close: async () => {},
-      status: () => [],
-    },
   }
 }
 

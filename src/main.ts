@@ -19,7 +19,13 @@ switch (command.kind) {
     await finish(runCatalogImport(command.file, command.configPath, process.env))
     break
   case 'serve':
-    process.exit(await serve(command.configPath, process.env, { isRestarted }))
+    process.exit(
+      await serve(command.configPath, process.env, { isRestarted }).catch(async error => {
+        // A mistake of ours before anything is served: whoever started the process must not take it for running.
+        await say(process.stderr, `start failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+        return 1
+      }),
+    )
 }
 
 async function finish({ stdout, stderr, exit }: Output): Promise<never> {

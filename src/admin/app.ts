@@ -1,5 +1,7 @@
 /** The admin listener: what operators write, and what they read about it. */
 import { type Context, Hono } from 'hono'
+import type { Budgets } from '../budgets/budget.ts'
+import type { Exporters } from '../exporters/exporter.ts'
 import type { Clock, Lifecycle } from '../gateway.ts'
 import type { Ledger } from '../ledger/ledger.ts'
 import type { Log } from '../lib/log.ts'
@@ -12,6 +14,7 @@ import { modelStatus } from '../status/models.ts'
 import type { Actor, Store } from '../store/store.ts'
 import { createAuthenticator } from './auth.ts'
 import { BODY_TIMEOUT_MS } from './body.ts'
+import { budgetRoutes } from './budget-routes.ts'
 import { catalogRoutes } from './catalog-routes.ts'
 import { AdminError, json } from './error.ts'
 import { healthReport } from './health.ts'
@@ -30,6 +33,8 @@ export type AdminOptions = {
   lifecycle: Lifecycle
   modelHealth: ModelHealth
   ledger: Ledger
+  budgets: Budgets
+  exporters: Pick<Exporters, 'status'>
   catalog: Catalog
   /** The proxy's door in this process: is handed the request as it came, its path changed to `/v1/chat/completions`. */
   playground?: (request: Request, server: AddressSource) => Response | Promise<Response>
@@ -98,6 +103,7 @@ export function createAdminApp(options: AdminOptions): AdminApp {
     ...resourceRoutes({ store, log: logAdmin, bodyTimeoutMs }),
     ...usageRoutes({ ...options, inFlight: lifecycle.inFlight }),
     ...catalogRoutes(options),
+    ...budgetRoutes(options),
     {
       method: 'GET',
       path: '/admin/v1/models/status',

@@ -1,9 +1,13 @@
 import { z } from 'zod'
+import type { Budgets } from '../budgets/budget.ts'
+import type { Exporters } from '../exporters/exporter.ts'
 import type { Clock, Lifecycle } from '../gateway.ts'
+import type { Ledger } from '../ledger/ledger.ts'
 import { type ModelHealth, STATUS_REASONS } from '../model-health.ts'
 import { kinds } from '../resources/index.ts'
 import { MODEL_STATUSES, modelStatus } from '../status/models.ts'
 import type { Store } from '../store/store.ts'
+import { wholeSeconds } from '../telemetry/usage-record.ts'
 import { COMMIT, VERSION } from '../version.ts'
 import { allDangling } from './references.ts'
 
@@ -20,7 +24,9 @@ export const HealthResponse = z
   .strictObject({
     status: z
       .enum(['ok', 'degraded', 'unhealthy'])
-      .describe('`unhealthy`: a model has health 2. `degraded`: one has 1, or the snapshot is older than 300 s.'),
+      .describe(
+        '`unhealthy`: a model has health 2. `degraded`: one has 1, the snapshot is older than 300 s, or records of usage or spending do not reach the disk.',
+      ),
     version: z.string().describe('Version of the gateway.'),
     commit: z.string().describe('Commit the executable was built from; `source` when it runs from source.'),
     uptime_seconds: seconds().describe('Since the process started.'),
@@ -68,6 +74,40 @@ export const HealthResponse = z
         }),
       )
       .describe('Resources that name another one which does not exist.'),
+    usage: z
+      .strictObject({
+        state: z
+          .enum(['ok', 'degraded', 'disabled'])
+          .describe('`degraded`: records of usage do not reach the disk. `disabled`: `usage.enabled` is false.'),
+        problem: z.string().optional().describe('What is wrong, and what to do.'),
+        queued: z.int().min(0).describe('Records that wait to be written.'),
+        written: z.int().min(0).describe('Records written since the start.'),
+        dropped: z.int().min(0).describe('Records lost since the start.'),
+        bytes: z.int().min(0).describe('Size of the file.'),
+        bytes_max: z.int().min(0).describe('What it may grow to: `usage.max_bytes`.'),
+        oldest_at: z.string().optional().describe('When the oldest record was made.'),
+      })
+      .describe('The records of usage.'),
+    budgets: z
+      .strictObject({
+        state: z.enum(['ok', 'degraded']).describe('`degraded`: what is spent is counted, and does not reach the disk.'),
+        problem: z.string().optional().describe('What is wrong, and what to do.'),
+      })
+      .describe('Spending on budgets.'),
+    exporters: z
+      .array(
+        z.strictObject({
+          id: z.string().describe('Id of the exporter.'),
+          name: z.string().describe('Its name.'),
+          kind: z.string().describe('Its kind.'),
+          queued: z.int().min(0).describe('Records that wait.'),
+          delivered: z.int().min(0).describe('Records delivered since the exporter started or changed.'),
+          dropped: z.int().min(0).describe('Records lost since then.'),
+          failed: z.int().min(0).describe('Deliveries that failed since then.'),
+          problem: z.string().optional().describe('Why the last delivery failed; absent when it succeeded.'),
+        }),
+      )
+      .describe('Exporters that are enabled. What they fail at does not make the gateway degraded.'),
   })
   .meta({ id: 'HealthResponse' })
 
@@ -83,8 +123,11 @@ export function healthReport(options: {
   clock: Clock
   lifecycle: Lifecycle
   modelHealth: ModelHealth
+  ledger: Pick<Ledger, 'status'>
+  budgets: Pick<Budgets, 'health'>
+  exporters: Pick<Exporters, 'status'>
 }): HealthResponse {
-  const { store, clock, lifecycle, modelHealth } = options
+  const { store, clock, lifecycle, modelHealth, ledger, budgets, exporters } = options
   const { snapshot, status } = store
   const models = modelStatus(snapshot, modelHealth, clock.now()).map(({ id, display_name, kind, status, status_reason }) => {
     // A group has no upstream of its own.
@@ -93,7 +136,13 @@ export function healthReport(options: {
   })
   const age = status.confirmedAt === undefined ? null : Math.max(0, Math.floor((clock.now() - status.confirmedAt) / 1000))
   const isDown = models.some(({ health }) => health === 2)
-  const isDegraded = models.some(({ health }) => health === 1) || age === null || age > SNAPSHOT_AGE_SECONDS_MAX
+  const { state, problem, queued, written, dropped, bytes, bytesMax, oldestMs } = ledger.status
+  const isDegraded =
+    models.some(({ health }) => health === 1) ||
+    age === null ||
+    age > SNAPSHOT_AGE_SECONDS_MAX ||
+    state === 'degraded' ||
+    budgets.health.state === 'degraded'
   return {
     status: isDown ? 'unhealthy' : isDegraded ? 'degraded' : 'ok',
     version: VERSION,
@@ -104,5 +153,17 @@ export function healthReport(options: {
     store: { connected: status.connected, problem: status.problem },
     rejected: status.rejected.length,
     dangling: allDangling(snapshot).map(({ kind, id, name, field, missing }) => ({ kind, id, name, field, missing })),
+    usage: {
+      state,
+      problem,
+      queued,
+      written,
+      dropped,
+      bytes,
+      bytes_max: bytesMax,
+      oldest_at: oldestMs === undefined ? undefined : wholeSeconds(oldestMs),
+    },
+    budgets: budgets.health,
+    exporters: exporters.status(),
   }
 }

@@ -536,4 +536,9 @@ export const Config = z
   })
 
 /** The configuration with every default filled in. Sections are there always; keys that have no default may be undefined. */
-export type Config = z.output<typeof Config>
+export type ConfigOutput = z.output<typeof Config>
+export type Config = Omit<ConfigOutput, 'usage' | 'budgets'> & {
+  /** The paths are told, or follow from that of the store. */
+  usage: z.output<typeof usage> & { path: string }
+  budgets: { path: string }
+}

@@ -13,7 +13,7 @@ import { logAttempt } from './settle.ts'
 export type DispatchInput = AttemptInput & {
   route: Route
   admission: Admission
-  budgets: Pick<Budgets, 'memberRefusal'>
+  budgets: Pick<Budgets, 'memberRefusal' | 'reject'>
   snapshot: Snapshot
   callerKey: CallerKey
   /** Retries at a target that says nothing of them and after which no other is tried. */
@@ -146,6 +146,7 @@ async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayE
     }
     if (isOver || !hasNext || !mayGoOn(failure, route)) {
       if (refusal) admission.reject(refusal)
+      if (failure.kind === 'budget_exceeded') input.budgets.reject(failure)
       return giveUp(input, everyTargetIsFull(failure, soonestSecs))
     }
     // A member that has no room is no failure: groups that fill one server after the other would log every request twice.

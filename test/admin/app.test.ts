@@ -7,6 +7,7 @@ import { createModelHealth } from '../../src/model-health.ts'
 import { createCatalog } from '../../src/pricing/catalog-file.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
+import { testTelemetry } from '../telemetry.ts'
 import { ADMIN_KEY, apiKey, messageOf, openAdmin, providerKey, SECOND_ADMIN_KEY } from './harness.ts'
 import { memoryLedger } from './memory-ledger.ts'
 
@@ -70,6 +71,8 @@ describe('authentication', () => {
       lifecycle: { isDraining: false, inFlight: new Set<Exchange>(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
+      budgets: testTelemetry().budgets,
+      exporters: testTelemetry().exporters,
       catalog: createCatalog('/no/such/folder/catalog.json'),
     }
     expect(() => createAdminApp({ ...options, adminKeys: ['good', ' '] })).toThrow('admin.admin_keys[1] must not be empty')
@@ -216,6 +219,8 @@ describe('playground', () => {
       lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
+      budgets: testTelemetry().budgets,
+      exporters: testTelemetry().exporters,
       catalog: createCatalog('/no/such/folder/catalog.json'),
       playground: async (request, server) => {
         seen.push({

@@ -5,6 +5,7 @@ import { createModelHealth } from '../../src/model-health.ts'
 import { createCatalog } from '../../src/pricing/catalog-file.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
+import { testTelemetry } from '../telemetry.ts'
 import { memoryLedger } from './memory-ledger.ts'
 
 export const ADMIN_KEY = 'admin-test-key-1'
@@ -51,6 +52,8 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
     lifecycle,
     modelHealth: createModelHealth(),
     ledger: memoryLedger(),
+    budgets: testTelemetry().budgets,
+    exporters: testTelemetry().exporters,
     catalog: createCatalog('/no/such/folder/catalog.json'),
     ...options,
   })
@@ -112,6 +115,15 @@ export const model = (provider_key_id: string, more: Record<string, unknown> = {
 export const group = (targets: (string | Record<string, unknown>)[], more: Record<string, unknown> = {}) => ({
   display_name: 'llama-3',
   routing: { targets: targets.map(target => (typeof target === 'string' ? { model: target } : target)) },
+  ...more,
+})
+
+export const budget = (more: Record<string, unknown> = {}) => ({
+  name: 'search team',
+  scope: 'team',
+  scope_ref: 'search',
+  limit_usd: 250,
+  period: 'month',
   ...more,
 })
 
