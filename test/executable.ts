@@ -14,6 +14,8 @@ export type ExecutableOptions = {
   env?: Record<string, string>
   /** A folder that is there already, as after a stop; otherwise a new one is made and removed at the end. */
   folder?: string
+  /** `log`: believes the log that it has started, and asks it nothing. `livez`: waits until a health probe is answered. */
+  ready?: 'livez' | 'log'
 }
 
 export type Executable = {
@@ -46,7 +48,12 @@ export function freePorts(count: number): number[] {
  * Starts the gateway and waits until it is ready.
  * throws: Error with what it wrote when it ended or was not ready within 20 s
  */
-export async function startExecutable({ config = {}, env = {}, folder }: ExecutableOptions = {}): Promise<Executable> {
+export async function startExecutable({
+  config = {},
+  env = {},
+  folder,
+  ready = 'livez',
+}: ExecutableOptions = {}): Promise<Executable> {
   if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is not there: run \`make build\` first`)
   const home = folder ?? mkdtempSync(join(tmpdir(), 'aisix-test-'))
   mkdirSync(home, { recursive: true })
@@ -107,8 +114,12 @@ export async function startExecutable({ config = {}, env = {}, folder }: Executa
       await executable.dispose()
       throw new Error(`the gateway did not become ready; it wrote:\n${written}`)
     }
-    const answer = await fetch(`${proxyUrl}/livez`).catch(() => undefined)
-    if (answer?.ok) return executable
+    if (ready === 'log' ? written.includes('gateway started') : await isAlive(proxyUrl)) return executable
     await Bun.sleep(10)
   }
+}
+
+async function isAlive(proxyUrl: string): Promise<boolean> {
+  const answer = await fetch(`${proxyUrl}/livez`).catch(() => undefined)
+  return answer?.ok === true
 }

@@ -1,7 +1,7 @@
-import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { healthRules } from '../model-health.ts'
 import { isDirectEntry } from '../store/snapshot.ts'
+import { type EndpointLabels, endpointLabels } from '../telemetry/endpoint-labels.ts'
 import { counter, DEPLOYMENT, gauge } from '../telemetry/families.ts'
 import type { Family } from '../telemetry/registry.ts'
 import { COMMIT, VERSION } from '../version.ts'
@@ -11,7 +11,7 @@ const IN_FLIGHT = gauge(
   'aisix_proxy_in_flight_requests',
   ['endpoint', 'inbound_protocol'],
   'Requests whose answer, stream included, is not over.',
-  'An endpoint that was once under way falls to 0.',
+  'Of every endpoint that was used; 0 when nothing is under way.',
 )
 const DEPLOYMENT_STATE = gauge(
   'aisix_deployment_state',
@@ -61,7 +61,7 @@ export const GATEWAY_FAMILIES: readonly Family[] = [
 
 /**
  * What the gateway is at this moment, in metrics: requests under way, the state of deployments, ledger, budgets and process.
- * Endpoints that were once seen under way fall to 0, they do not vanish.
+ * Endpoints that were once used fall to 0, they do not vanish.
  */
 export function createGatewayMetrics(gateway: Gateway): () => string {
   const seen = new Map<string, Counted>()
@@ -69,7 +69,7 @@ export function createGatewayMetrics(gateway: Gateway): () => string {
     // Before traffic the page tells of the configuration alone. source: control-observability §1
     if (gateway.registry.size === 0) return ''
     return renderFamilies([
-      { family: IN_FLIGHT, samples: inFlight(gateway.lifecycle.inFlight, seen) },
+      { family: IN_FLIGHT, samples: inFlight(gateway, seen) },
       ...deployments(gateway),
       ...ledgerFamilies(gateway),
       ...processFamilies(gateway),
@@ -79,13 +79,16 @@ export function createGatewayMetrics(gateway: Gateway): () => string {
 
 type Counted = { labels: readonly string[]; value: number }
 
-function inFlight(exchanges: ReadonlySet<Exchange>, seen: Map<string, Counted>): Sample[] {
+function inFlight({ lifecycle, registry }: Gateway, seen: Map<string, Counted>): Sample[] {
   for (const sample of seen.values()) sample.value = 0
-  for (const { endpoint } of exchanges) {
-    const sample = seen.get(endpoint.endpoint)
-    if (sample) sample.value += 1
-    else seen.set(endpoint.endpoint, { labels: [endpoint.endpoint, endpoint.inboundProtocol], value: 1 })
+  const see = ({ endpoint, inboundProtocol }: EndpointLabels, more: number) => {
+    const sample = seen.get(endpoint)
+    if (sample) sample.value += more
+    else seen.set(endpoint, { labels: [endpoint, inboundProtocol], value: more })
   }
+  // What came and went between two scrapes was used as well.
+  for (const endpoint of registry.values('aisix_request_e2e_latency_seconds', 'endpoint')) see(endpointLabels(endpoint), 0)
+  for (const { endpoint } of lifecycle.inFlight) see(endpoint, 1)
   return [...seen.values()]
 }
 

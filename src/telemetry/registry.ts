@@ -96,6 +96,15 @@ export class Registry {
     return made
   }
 
+  /** The values that a label has among the series of a family. */
+  values(name: string, label: string): Set<string> {
+    const shelf = this.shelves.get(name)
+    const at = shelf?.family.labels.indexOf(label) ?? -1
+    const values = new Set<string>()
+    if (shelf && at >= 0) for (const { labels } of shelf.series.values()) values.add(labels[at] ?? '')
+    return values
+  }
+
   /** Drops the series whose label `label` has a value that is not to be kept. */
   drop(label: string, keeps: (value: string) => boolean): void {
     let hasDropped = false

@@ -11,6 +11,18 @@ const FAMILIES = [
 
 const registry = (seriesMax = 1_000) => new Registry(seriesMax, FAMILIES)
 
+test('the values of a label are those of the series that there are', () => {
+  const metrics = registry()
+  for (const [k, l] of [
+    ['x', '1'],
+    ['x', '2'],
+    ['y', '1'],
+  ])
+    metrics.series('a_total', [k ?? '', l ?? ''])
+  expect([...metrics.values('a_total', 'k')]).toEqual(['x', 'y'])
+  expect([...metrics.values('a_total', 'm'), ...metrics.values('b_seconds', 'k'), ...metrics.values('z', 'k')]).toEqual([])
+})
+
 describe('the page', () => {
   test('has a HELP and a TYPE line a family, and nothing of families without series', () => {
     const metrics = registry()
