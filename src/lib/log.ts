@@ -7,7 +7,7 @@
  */
 export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'off'] as const
 export type Level = (typeof LEVELS)[number]
-export type Fields = Record<string, string | number | boolean | null | undefined>
+export type Fields = Record<string, string | number | boolean | undefined>
 
 export interface Log {
   /** True when a line of this level and target would be written: lets hot paths skip building it. */
@@ -173,7 +173,7 @@ export function createLog({
     let line = `${stamp()} ${shown} ${target}: ${message.includes('\n') || message.includes('\r') ? message.replace(/[\r\n]+/g, ' ') : message}`
     for (const key in fields) {
       const value = fields[key]
-      if (value !== undefined && value !== null) line += ` ${key}=${render(value)}`
+      if (value !== undefined) line += ` ${key}=${render(value)}`
     }
     return `${line}\n`
   }
