@@ -1,5 +1,5 @@
 /**
- * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|sums|memory] [--rounds N] [--streams N]`.
+ * The long drills against ./aisix. `make soak`, or `bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|scrape|sums|memory] [--rounds N] [--streams N]`.
  *
  *   kill    writes that were answered 200 outlive kill -9, round after round
  *   disk    a store that cannot be written: writes get 500 with the reason, callers are served all the same
@@ -7,6 +7,7 @@
  *   hangup  an upstream that closes its connection after every stream without saying so: no caller sees it
  *   leases  20,000 requests that end in every way: afterwards exactly as many streams fit as the limits say
  *   failover  three upstreams behind a group, 200 callers; one is killed, another stalls, both come back
+ *   scrape  100,000 mixed requests: the scrape page is as long as the configuration makes it, and promtool accepts it
  *   sums, memory  see drills/usage.ts
  *
  * One line of result a drill; ends with 1 when one failed. All of them take about six minutes.
@@ -15,6 +16,7 @@ import { Database } from 'bun:sqlite'
 import { mkdirSync, statfsSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { scrape } from './drills/scrape.ts'
 import { memory, sums } from './drills/usage.ts'
 import { DrillError, demand, seconds, within } from './rig/drill.ts'
 import { endInEveryWay, endingUpstream, WAYS } from './rig/endings.ts'
@@ -35,7 +37,7 @@ import { runLoad } from './rig/load.ts'
 
 checkFlags(
   ['only', 'rounds', 'streams', 'requests'],
-  'bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|sums|memory] [--rounds 100] [--streams 50000] [--requests 1000000]',
+  'bun tools/soak.ts [--only kill|disk|cut|hangup|leases|failover|scrape|sums|memory] [--rounds 100] [--streams 50000] [--requests 1000000]',
 )
 const ROUNDS = numberFlag('rounds', 100)
 const CUT_STREAMS = numberFlag('streams', 50_000)
@@ -413,6 +415,7 @@ const DRILLS: Record<string, () => Promise<string>> = {
   hangup,
   leases,
   failover,
+  scrape: () => scrape(scratchFolder('soak-scrape')),
   sums: () => sums(scratchFolder('soak-sums'), 50_000),
   memory: () => memory(scratchFolder('soak-memory'), MEMORY_REQUESTS),
 }
