@@ -9,7 +9,7 @@ export type TlsOptions = {
 /** What `fetch` is told: every option said, so that no default of the runtime and no environment variable decides. */
 export type FetchInit = {
   method: string
-  headers: Record<string, string>
+  headers: Record<string, string> | Headers
   body?: string | Uint8Array<ArrayBuffer>
   signal: AbortSignal
   /** A redirect is an answer: the credential never follows one. */

@@ -188,8 +188,18 @@ function send(input: AttemptInput, target: Target, url: string, open: OpenAttemp
 }
 
 /** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
-function outboundHeaders({ exchange, question, callerHeaders, callerKey }: AttemptInput, target: Target): Record<string, string> {
+function outboundHeaders(
+  { exchange, question, callerHeaders, callerKey }: AttemptInput,
+  target: Target,
+): Record<string, string> | (() => Headers) {
   const { upstream } = target
+  if (upstream.templates.length === 0 && !upstream.forwarded) {
+    const ready = question.isStream ? upstream.ready.stream : upstream.ready.whole
+    return () => {
+      ready.set('x-aisix-request-id', exchange.requestId)
+      return ready
+    }
+  }
   const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': exchange.requestId }
   if (question.isStream) headers.accept = 'text/event-stream'
   if (upstream.templates.length > 0) {

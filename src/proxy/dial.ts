@@ -11,7 +11,8 @@ export type DialRequest = {
   hostname: string
   port: number
   tls: TlsOptions | undefined
-  headers: Record<string, string>
+  /** Or what gives them, each time that the request is sent. */
+  headers: Record<string, string> | (() => Headers)
   /** Left out: POST. */
   method?: 'GET'
   body?: string
@@ -95,7 +96,7 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
         : undefined
     const init: FetchInit = {
       method: request.method ?? 'POST',
-      headers: request.headers,
+      headers: headersOf(request),
       signal: request.signal,
       redirect: 'manual',
       decompress: true,
@@ -120,13 +121,17 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     }
     return fetch(request.url, init).then(answered, error => {
       if (!BROKEN.has(errorCode(error)) || request.signal.aborted) return failed(error)
-      return fetch(request.url, { ...init, keepalive: false }).then(response => {
+      return fetch(request.url, { ...init, headers: headersOf(request), keepalive: false }).then(response => {
         // The same request went well on a connection of its own: the pooled one was dead.
         origin.hangsUp = true
         return answered(response)
       }, failed)
     })
   }
+}
+
+function headersOf({ headers }: DialRequest): Record<string, string> | Headers {
+  return typeof headers === 'function' ? headers() : headers
 }
 
 /** Where a connection goes, with TLS or without. */

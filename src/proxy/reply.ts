@@ -38,6 +38,29 @@ function answerHeaders(
   return headers
 }
 
+/** Heads of whole answers that say nothing of their own but the request's id, by whether it stands in `x-aisix-call-id`, too. */
+const usual = { withCallId: usualHeaders('x-aisix-call-id'), plain: usualHeaders() }
+
+function usualHeaders(...more: string[]): { names: readonly string[]; headers: Headers } {
+  const names = ['x-aisix-request-id', 'x-request-id', ...more]
+  return { names, headers: new Headers({ server: SERVER, 'content-type': 'application/json' }) }
+}
+
+/**
+ * The head of a whole answer. The usual one is taken from headers that all such answers share, and that the runtime copies when
+ * the response is made: that costs half of what an object does.
+ */
+function wholeHeaders(gateway: Gateway, exchange: Exchange, endpoint: Endpoint, mark: Mark): Headers | Record<string, string> {
+  const own: Record<string, string> = {}
+  mark(own, true)
+  let isUsual = !gateway.lifecycle.isDraining
+  for (const _name in own) isUsual = false
+  if (!isUsual) return { ...answerHeaders(gateway, exchange, endpoint, () => {}, 'application/json'), ...own }
+  const { names, headers } = endpoint.hasCallId ? usual.withCallId : usual.plain
+  for (const name of names) headers.set(name, exchange.requestId)
+  return headers
+}
+
 /** A whole answer, or one too large to hold. */
 export function reply(
   gateway: Gateway,
@@ -53,7 +76,7 @@ export function reply(
     exchange.headAt = gateway.clock.monotonic()
     exchange.clientIp()
   }
-  const headers = answerHeaders(gateway, exchange, endpoint, mark, 'application/json')
+  const headers = wholeHeaders(gateway, exchange, endpoint, mark)
   const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt)
   return new Response(body, { headers })
 }

@@ -2,6 +2,7 @@ import { causeOf, type GatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
+import { ACCESS_LINE, CALL_LINE } from './access-lines.ts'
 import { account } from './account.ts'
 
 /**
@@ -31,54 +32,10 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   if (exchange.status === 401 && exchange.attempts.length === 0) return
   exchange.userAgent = exchange.callerHeaders?.get('user-agent') ?? undefined
   account(gateway, exchange, settledAt)
-  logAccess(gateway, exchange, settledAt)
-}
-
-function logAccess(gateway: Gateway, exchange: Exchange, settledAt: number): void {
   const log = gateway.log.as('access')
   if (!log.enabled('info')) return
-  const { attempt, labels } = exchange
-  const { error, usage } = exchange
-  log.info('proxy request completed', {
-    method: exchange.method,
-    path: exchange.path,
-    status: exchange.status,
-    latency_ms: Math.round(settledAt - exchange.startedAt),
-    stream: exchange.isStream ? true : undefined,
-    provider: labels.provider || undefined,
-    model: labels.modelId === '' ? undefined : labels.name,
-    served_by_model: exchange.group === undefined || exchange.status >= 400 ? undefined : labels.model,
-    api_key_id: labels.apiKeyId || undefined,
-    prompt_tokens: usage?.promptTokens,
-    completion_tokens: usage?.completionTokens,
-    total_tokens: usage?.totalTokens,
-    usage_estimated: usage?.isEstimated ? true : undefined,
-    request_id: exchange.requestId,
-    provider_request_id: attempt?.providerRequestId,
-    attempts: exchange.attempts.length > 1 ? exchange.attempts.length : undefined,
-    routing_attempt_count: exchange.group === undefined ? undefined : exchange.attempts.length,
-    routing_fallback_count: exchange.group === undefined ? undefined : fallbacks(exchange),
-    error_kind: error?.kind,
-    error: error?.message,
-  })
-  if (attempt?.providerRequestId !== undefined) {
-    log.info('provider call completed', {
-      request_id: exchange.requestId,
-      provider_request_id: attempt.providerRequestId,
-      attempt_index: attempt.index,
-      attempt_kind: attempt.kind,
-      handler: exchange.handler,
-      status: attempt.status,
-      requested_model: exchange.requestedModel,
-      provider_model_version: attempt.providerModelVersion,
-    })
-  }
-}
-
-function fallbacks({ attempts }: Exchange): number {
-  let count = 0
-  for (const { kind } of attempts) if (kind === 'fallback') count += 1
-  return count
+  log.tell(ACCESS_LINE, exchange)
+  if (attempt?.providerRequestId !== undefined) log.tell(CALL_LINE, exchange)
 }
 
 /** What an answer that had begun says of its upstream; tries that failed before it have been noted where they failed. */
