@@ -124,12 +124,15 @@ export function toGatewayError(error: unknown): GatewayError {
   })
 }
 
+/** What the runtime advises its programmers to do, and operators cannot. */
+const RUNTIME_HINT = / For more information, pass `verbose: true`.*$/
+
 /** What the log is told of an error's cause, and callers never are. */
 export function causeOf(error: unknown): { cause?: string; code?: string } {
   if (!(error instanceof Error) || error.cause === undefined) return {}
   const { cause } = error
   return {
-    cause: cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause),
+    cause: cause instanceof Error ? `${cause.name}: ${cause.message.replace(RUNTIME_HINT, '')}` : String(cause),
     ...(typeof cause === 'object' && cause !== null && 'code' in cause ? { code: String(cause.code) } : {}),
   }
 }

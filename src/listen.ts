@@ -272,6 +272,8 @@ function scrapedPieces(gateway: Gateway): () => Generator<string> {
   return function* () {
     const { snapshot } = store
     for (const [label, kind] of Object.entries(RESOURCE_LABELS)) registry.drop(label, id => snapshot.entries[kind].has(id))
+    const exporters = new Set(Array.from(snapshot.entries.observability_exporters.values(), ({ value }) => value.name))
+    registry.drop('exporter', name => exporters.has(name))
     gateway.budgets.collect(registry, snapshot, gateway.clock.now())
     yield limitMetrics(limiter, remainingLimits, snapshot)
     yield gatewayMetrics()

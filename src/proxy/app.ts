@@ -48,6 +48,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       monotonic: clock.monotonic,
     }),
     bodyBytesMax: config.proxy.request_body_limit_bytes || Number.POSITIVE_INFINITY,
+    drainWarnings: new Map(),
   }
   const modelChecker = createModelChecker({ ...gateway, upstreamOf: router.upstreamOf, dial: proxy.dial })
   const clientIp = createClientIp(config.proxy.real_ip)
@@ -204,8 +205,16 @@ async function refuseLarge(proxy: ProxyState, exchange: Exchange, request: Reque
   }
   const log = gateway.log.as('proxy')
   if (drained.outcome === 'completed') log.info('request body over the limit', fields)
-  else log.warn('request body over the limit', fields)
+  else if (isTimeToWarn(proxy, drained.outcome)) log.warn('request body over the limit', fields)
   return replyError(gateway, exchange, tooLarge(bodyBytesMax))
+}
+
+/** At most one warning a second for each way in which reading the rest of a body can fail. source: proxy-09 §4 */
+function isTimeToWarn({ gateway, drainWarnings }: ProxyState, outcome: string): boolean {
+  const now = gateway.clock.monotonic()
+  if (now - (drainWarnings.get(outcome) ?? Number.NEGATIVE_INFINITY) < 1_000) return false
+  drainWarnings.set(outcome, now)
+  return true
 }
 
 type Drained = { bytes: number; outcome: 'completed' | 'cap_reached' | 'timeout' | 'client_read_error' }

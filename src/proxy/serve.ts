@@ -22,6 +22,8 @@ export type ProxyState = {
   admission: Admission
   dial: Dial
   bodyBytesMax: number
+  /** `clock.monotonic()` of the latest warning that a refused body could not be read away, by how that ended. */
+  drainWarnings: Map<string, number>
 }
 
 /** One request, caller to upstream and back. Each step returns what the next one needs, or throws a GatewayError. */
