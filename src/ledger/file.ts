@@ -1,5 +1,5 @@
 import { constants, Database, SQLiteError, type SQLQueryBindings, type Statement } from 'bun:sqlite'
-import { closeSync, existsSync, constants as modes, openSync, renameSync, statSync } from 'node:fs'
+import { closeSync, existsSync, constants as modes, openSync, readSync, renameSync, rmSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
@@ -12,6 +12,11 @@ export class LedgerDamaged extends Error {}
 
 /** `AISU` in the header of the file: tells our ledgers from other databases. */
 const APPLICATION_ID = 0x41495355
+const SQLITE_MAGIC = 'SQLite format 3\0'
+/** source: sqlite.org/fileformat2.html, "The Database Header" */
+const HEAD_BYTES = 100
+const USER_VERSION_AT = 60
+const APPLICATION_ID_AT = 68
 
 const SUMS = `requests INTEGER NOT NULL, attempts INTEGER NOT NULL, failed_requests INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
@@ -97,8 +102,9 @@ export function openLedgerFile(
   try {
     db.run(`PRAGMA busy_timeout = ${BUSY_MS}`)
     if (create) {
-      // Of no effect but in a file that has no table yet.
-      db.run('PRAGMA auto_vacuum = INCREMENTAL')
+      // Of no effect later. A start that was killed may have left a file without a page.
+      const { page_count } = one<{ page_count: number }>(db, 'PRAGMA page_count')
+      if (page_count === 0) db.run('PRAGMA auto_vacuum = INCREMENTAL')
       if (isNew) migrate(db, path, seqFloor)
       const { journal_mode } = one<{ journal_mode: string }>(db, 'PRAGMA journal_mode = WAL')
       if (journal_mode !== 'wal') {
@@ -123,6 +129,7 @@ export function openLedgerFile(
   }
   let dataVersion: number | undefined
   let bytes = fileBytes(path)
+  const logIdentity = create ? identify(`${path}-wal`) : undefined
 
   const statement = (sql: string) => {
     let prepared = statements.get(sql)
@@ -199,6 +206,37 @@ export function openLedgerFile(
       bytes = file.size
     },
 
+    /**
+     * Looks whether the head on the disk is still that of a ledger: what lies in SQLite's memory would hide for long that
+     * another program wrote over the file.
+     * throws: LedgerDamaged
+     */
+    assertHead(): void {
+      const head = headThroughSqlite(path)
+      if (head && !(head.isDatabase && head.applicationId === APPLICATION_ID)) {
+        throw new LedgerDamaged(`the ledger ${path} was written over by another program`)
+      }
+    },
+
+    /**
+     * Lets go of a file that is at its path no more. Its log is moved into it first, wherever it is now: SQLite leaves the
+     * log of a file that was moved behind, and would replay it over the one that has taken its place.
+     */
+    abandon(): void {
+      try {
+        statement('PRAGMA wal_checkpoint(TRUNCATE)').all()
+      } catch (error) {
+        // There may be no disk any more to write it to.
+        if (!(error instanceof SQLiteError)) throw error
+      }
+      this.close()
+      const log = `${path}-wal`
+      if (logIdentity !== undefined && identify(log) === logIdentity) {
+        rmSync(log, { force: true })
+        rmSync(`${path}-shm`, { force: true })
+      }
+    },
+
     /** Bytes: of pages in use, of all pages, of those that could be given back, of the log. */
     sizes() {
       const pageBytes = pragma('page_size')
@@ -253,11 +291,17 @@ function inspect(path: string, create: boolean): boolean {
     if (!create) throw new LedgerRefused(`the ledger ${path} is empty yet`)
     return true
   }
-  const { application_id, user_version } = readHead(path)
-  if (application_id !== APPLICATION_ID) {
+  const head = create ? headOnDisk(path) : headThroughSqlite(path)
+  if (!head) return false
+  if (!head.isDatabase) {
+    throw new LedgerRefused(
+      `${path} is not an SQLite database, or its head is destroyed; move it away, or name another file in usage.path`,
+    )
+  }
+  if (head.applicationId !== APPLICATION_ID) {
     throw new LedgerRefused(`${path} is a database of another kind; name another file in usage.path`)
   }
-  if (user_version > FORMAT_VERSION) throw new LedgerRefused(otherVersion(path, user_version))
+  if (head.userVersion > FORMAT_VERSION) throw new LedgerRefused(otherVersion(path, head.userVersion))
   return false
 }
 
@@ -330,24 +374,43 @@ function fileBytes(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0
 }
 
+type Head = { isDatabase: boolean; applicationId: number; userVersion: number }
+
 /**
- * Reads the head through SQLite. Opening and closing the file ourselves would take away the locks of every connection that
- * this process has to it, and another process could then delete the log under them.
+ * The head of the file as it lies on the disk, for its writer before it opens it. Closing it takes away the locks of every
+ * connection that this process has to the file: there is none of the writer's then, and a reader's are not missed.
  */
-function readHead(path: string): { application_id: number; user_version: number } {
+function headOnDisk(path: string): Head {
+  const file = openSync(path, 'r')
+  try {
+    const head = Buffer.alloc(HEAD_BYTES)
+    const isWhole = readSync(file, head, 0, HEAD_BYTES, 0) === HEAD_BYTES
+    return {
+      isDatabase: isWhole && head.toString('latin1', 0, SQLITE_MAGIC.length) === SQLITE_MAGIC,
+      applicationId: head.readUInt32BE(APPLICATION_ID_AT),
+      userVersion: head.readUInt32BE(USER_VERSION_AT),
+    }
+  } finally {
+    closeSync(file)
+  }
+}
+
+/**
+ * The same through SQLite, for readers, whose opening must not take the writer's locks away: another process could then
+ * delete the log under it. Undefined where the file alone cannot be read, as while a part of it is still in the log.
+ */
+function headThroughSqlite(path: string): Head | undefined {
   const uri = `${pathToFileURL(path).href}?immutable=1`
   const db = new Database(uri, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI)
   try {
     return {
-      ...one<{ application_id: number }>(db, 'PRAGMA application_id'),
-      ...one<{ user_version: number }>(db, 'PRAGMA user_version'),
+      isDatabase: true,
+      applicationId: one<{ application_id: number }>(db, 'PRAGMA application_id').application_id,
+      userVersion: one<{ user_version: number }>(db, 'PRAGMA user_version').user_version,
     }
   } catch (error) {
-    // What cannot be told to be ours is left alone.
-    if (!(error instanceof SQLiteError) || !/^SQLITE_(NOTADB|CORRUPT)/.test(error.code ?? '')) throw error
-    throw new LedgerRefused(
-      `${path} is not an SQLite database, or its head is destroyed; move it away, or name another file in usage.path`,
-    )
+    if (!(error instanceof SQLiteError)) throw error
+    return error.code === 'SQLITE_NOTADB' ? { isDatabase: false, applicationId: 0, userVersion: 0 } : undefined
   } finally {
     closeQuietly(db)
   }

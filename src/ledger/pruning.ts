@@ -10,8 +10,9 @@ export const DAYS_KEPT_DAYS = 400
 /** Parts of `bytesMax`: above the first something is removed, down to the second. What is between is reused, not given back. */
 const BYTES_HIGH = 0.9
 const BYTES_LOW = 0.85
-/** Part of `bytesMax` that may lie unused in the file before it is made smaller. */
+/** Part of the file that may lie unused before it is made smaller, and what is not worth the trouble. */
 const FREE_MAX = 0.1
+const FREE_BYTES_MAX = 1024 * 1024
 const VACUUM_PAGES = 500
 /** Rows of the dictionaries that one step removes. */
 const ENTRIES_A_STEP = 1_000
@@ -100,7 +101,7 @@ export function createPruning(file: OpenLedger, tail: Tail, { retentionDays, byt
 
   const vacuum = (): boolean => {
     const { free, taken, log } = file.sizes()
-    if (free > bytesMax * FREE_MAX || (taken + logBytes > bytesMax && free > 0)) isVacuuming = true
+    if (free > Math.max(FREE_BYTES_MAX, taken * FREE_MAX) || (taken + logBytes > bytesMax && free > 0)) isVacuuming = true
     if (isVacuuming) {
       file.vacuum(VACUUM_PAGES)
       const left = file.sizes().free

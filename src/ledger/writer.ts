@@ -78,8 +78,9 @@ export function createWriter(options: WriterOptions, tell: (message: FromWriter)
     }
   }
 
-  const letGo = () => {
-    open?.file.close()
+  const letGo = (remedy?: Remedy) => {
+    if (remedy === 'moved') open?.file.abandon()
+    else open?.file.close()
     open = undefined
     bytes = 0
     oldest = undefined
@@ -95,7 +96,7 @@ export function createWriter(options: WriterOptions, tell: (message: FromWriter)
       fault = `${explain(error, path)}; it is tried again every second`
       return false
     }
-    letGo()
+    letGo(remedy)
     const words = explain(error, path)
     fault = `${words}; it is tried again every ${Math.max(1, Math.round(options.retryMs / 1_000))} s`
     if (remedy === 'moved') {
@@ -148,6 +149,8 @@ export function createWriter(options: WriterOptions, tell: (message: FromWriter)
     for (let batch = waiting[0]; batch; batch = waiting[0]) {
       const { number } = batch
       const outcome = attempt(opened => {
+        // Rows of long ago do not share a block with those of now, or they would be kept as long.
+        opened.tail.settle(nowMs)
         lastSeq = writeBatch(opened, batch, writerId, nowMs)
       })
       if (outcome === 'later') return later()
@@ -168,6 +171,7 @@ export function createWriter(options: WriterOptions, tell: (message: FromWriter)
     let isMore = false
     const outcome = attempt(({ file, tail, pruning }) => {
       if (!isDue && !pruning.isOverBytes()) return
+      if (isDue) file.assertHead()
       tail.settle(nowMs)
       isMore = pruning.step(nowMs)
       if (!isMore) oldest = oldestMs(file)
