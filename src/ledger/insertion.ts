@@ -13,6 +13,30 @@ const INSERT = `INSERT INTO attempts (${COLUMNS.join(', ')}) VALUES `
 const INSERT_ONE = INSERT + ONE_ROW
 const INSERT_MANY = INSERT + new Array(ROWS_A_STATEMENT).fill(ONE_ROW).join(', ')
 
+// Looked up once: in the loop below each look-up would cost as much as the number that it leads to.
+const {
+  requestId: REQUEST_ID,
+  at: AT,
+  labels: LABELS,
+  route: ROUTE,
+  flags: FLAGS,
+  costPico: COST_PICO,
+  requestedModel: REQUESTED_MODEL,
+  userAgent: USER_AGENT,
+  traceId: TRACE_ID,
+  providerRequestId: PROVIDER_REQUEST_ID,
+  errorClass: ERROR_CLASS,
+  errorMessage: ERROR_MESSAGE,
+  status: STATUS,
+  promptTokens: PROMPT_TOKENS,
+  completionTokens: COMPLETION_TOKENS,
+  cachedTokens: CACHED_TOKENS,
+  reasoningTokens: REASONING_TOKENS,
+  upstreamTtftMs: UPSTREAM_TTFT_MS,
+  downstreamMs: DOWNSTREAM_MS,
+  totalMs: TOTAL_MS,
+} = FIELD
+
 /**
  * Inserts the rows of a batch, within a transaction.
  * in: ids of the batch's strings and labels in the file
@@ -40,22 +64,22 @@ export function insertRows(
   }
   const string = (index = ABSENT): number | string | null => (index < 0 ? null : (strings[index | 0] ?? null))
   for (let row = 0, at = 0, to = 0; row < rows; row++, at += FIELDS) {
-    const request = takeId(numbers[at + FIELD.requestId]) ?? ''
+    const request = takeId(numbers[at + REQUEST_ID]) ?? ''
     requests[row] = request
     values[to] = firstSeq + row
-    values[to + 1] = integer(numbers[at + FIELD.at])
+    values[to + 1] = integer(numbers[at + AT])
     values[to + 2] = request
-    values[to + 3] = labels[(numbers[at + FIELD.labels] ?? 0) | 0] ?? 0
-    values[to + 4] = string(numbers[at + FIELD.route])
+    values[to + 3] = labels[(numbers[at + LABELS] ?? 0) | 0] ?? 0
+    values[to + 4] = string(numbers[at + ROUTE])
     // Columns and fields from `flags` to `cost_pico`, then from `requested_model` to `user_agent`, are in one order.
-    for (let field: number = FIELD.flags; field <= FIELD.costPico; field++) values[to + 2 + field] = integer(numbers[at + field])
-    for (let field: number = FIELD.requestedModel; field <= FIELD.userAgent; field++) {
+    for (let field: number = FLAGS; field <= COST_PICO; field++) values[to + 2 + field] = integer(numbers[at + field])
+    for (let field: number = REQUESTED_MODEL; field <= USER_AGENT; field++) {
       values[to + 2 + field] = string(numbers[at + field])
     }
-    values[to + 21] = takeId(numbers[at + FIELD.traceId])
-    values[to + 22] = takeId(numbers[at + FIELD.providerRequestId])
-    values[to + 23] = string(numbers[at + FIELD.errorClass])
-    const message = numbers[at + FIELD.errorMessage] ?? -1
+    values[to + 21] = takeId(numbers[at + TRACE_ID])
+    values[to + 22] = takeId(numbers[at + PROVIDER_REQUEST_ID])
+    values[to + 23] = string(numbers[at + ERROR_CLASS])
+    const message = numbers[at + ERROR_MESSAGE] ?? -1
     values[to + 24] = message < 0 ? null : text.slice(textAt, textAt + message)
     if (message > 0) textAt += message
     to += WIDTH
@@ -97,18 +121,18 @@ export function* addendsOf({ rows, numbers }: Batch, labels: readonly number[]):
     costPico: 0,
   }
   for (let index = 0, at = 0; index < rows; index++, at += FIELDS) {
-    row.at = numbers[at + FIELD.at] ?? 0
-    row.labels = labels[(numbers[at + FIELD.labels] ?? 0) | 0] ?? 0
-    row.flags = numbers[at + FIELD.flags] ?? 0
-    row.status = numbers[at + FIELD.status] ?? 0
-    row.promptTokens = numbers[at + FIELD.promptTokens] ?? 0
-    row.completionTokens = numbers[at + FIELD.completionTokens] ?? 0
-    row.cachedTokens = numbers[at + FIELD.cachedTokens] ?? 0
-    row.reasoningTokens = numbers[at + FIELD.reasoningTokens] ?? 0
-    row.upstreamTtftMs = numbers[at + FIELD.upstreamTtftMs] ?? -1
-    row.downstreamMs = numbers[at + FIELD.downstreamMs] ?? -1
-    row.totalMs = numbers[at + FIELD.totalMs] ?? -1
-    row.costPico = numbers[at + FIELD.costPico] ?? 0
+    row.at = numbers[at + AT] ?? 0
+    row.labels = labels[(numbers[at + LABELS] ?? 0) | 0] ?? 0
+    row.flags = numbers[at + FLAGS] ?? 0
+    row.status = numbers[at + STATUS] ?? 0
+    row.promptTokens = numbers[at + PROMPT_TOKENS] ?? 0
+    row.completionTokens = numbers[at + COMPLETION_TOKENS] ?? 0
+    row.cachedTokens = numbers[at + CACHED_TOKENS] ?? 0
+    row.reasoningTokens = numbers[at + REASONING_TOKENS] ?? 0
+    row.upstreamTtftMs = numbers[at + UPSTREAM_TTFT_MS] ?? -1
+    row.downstreamMs = numbers[at + DOWNSTREAM_MS] ?? -1
+    row.totalMs = numbers[at + TOTAL_MS] ?? -1
+    row.costPico = numbers[at + COST_PICO] ?? 0
     yield row
   }
 }

@@ -7,29 +7,12 @@ const KEY_COLUMNS = 'level, start, api_key, model, provider_key, team, user, sta
 const KEY_MATCHES = KEY_COLUMNS.split(', ')
   .map(column => `${column} = ?`)
   .join(' AND ')
-const ADDED = [
-  'requests',
-  'attempts',
-  'failed_requests',
-  'prompt_tokens',
-  'completion_tokens',
-  'cached_tokens',
-  'reasoning_tokens',
-  'estimated_requests',
-  'estimated_tokens',
-  'unpriced_requests',
-  'cost_micro',
-  'cost_rest',
-]
-
 const STATEMENTS = { hours: statementsOf('hours'), days: statementsOf('days') }
 
 function statementsOf(table: Line['table']) {
   return {
-    times: `SELECT times FROM ${table} WHERE ${KEY_MATCHES}`,
-    add: `INSERT INTO ${table} (${KEY_COLUMNS}, ${ADDED.join(', ')}, times) VALUES (${'?, '.repeat(8 + ADDED.length)}?)
-      ON CONFLICT (${KEY_COLUMNS}) DO UPDATE SET
-      ${ADDED.map(column => `${column} = ${column} + excluded.${column}`).join(', ')}, times = excluded.times`,
+    read: `SELECT sums FROM ${table} WHERE ${KEY_MATCHES}`,
+    write: `REPLACE INTO ${table} (${KEY_COLUMNS}, sums) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   }
 }
 
@@ -39,25 +22,9 @@ function statementsOf(table: Line['table']) {
  */
 export function addToRollups(file: OpenLedger, groups: SumsByHour): void {
   for (const { table, key, sums } of linesOf(file, groups)) {
-    const [[times] = []] = file.values(STATEMENTS[table].times, ...key)
-    sums.addTimes(times)
-    file.run(
-      STATEMENTS[table].add,
-      ...key,
-      sums.requests,
-      sums.attempts,
-      sums.failedRequests,
-      sums.promptTokens,
-      sums.completionTokens,
-      sums.cachedTokens,
-      sums.reasoningTokens,
-      sums.estimatedRequests,
-      sums.estimatedTokens,
-      sums.unpricedRequests,
-      sums.costMicro,
-      sums.costRest,
-      sums.packTimes(),
-    )
+    const [[before] = []] = file.values(STATEMENTS[table].read, ...key)
+    sums.addPacked(before)
+    file.run(STATEMENTS[table].write, ...key, sums.pack())
   }
 }
 

@@ -22,6 +22,9 @@ const LATENCY_BUCKETS = LATENCY_BOUNDS_MS.length + 1
 const TTFT_BUCKETS = TTFT_BOUNDS_MS.length + 1
 const PICO_PER_MICRO = 1_000_000
 
+/** Counters of `Sums`, cost in two. Later versions add theirs at the end. */
+const COUNTERS = 12
+
 /** Sums over attempts. */
 export class Sums {
   requests = 0
@@ -72,22 +75,6 @@ export class Sums {
     if (ttftMs >= 0) this.count(LATENCY_BUCKETS + bucketOf(ttftMs, TTFT_BOUNDS_MS))
   }
 
-  /** The members that are not of a row, as `SUM_COLUMNS` reads them. */
-  addStored(values: readonly unknown[], from: number): void {
-    this.requests += number(values[from])
-    this.attempts += number(values[from + 1])
-    this.failedRequests += number(values[from + 2])
-    this.promptTokens += number(values[from + 3])
-    this.completionTokens += number(values[from + 4])
-    this.cachedTokens += number(values[from + 5])
-    this.reasoningTokens += number(values[from + 6])
-    this.estimatedRequests += number(values[from + 7])
-    this.estimatedTokens += number(values[from + 8])
-    this.unpricedRequests += number(values[from + 9])
-    this.addCost(number(values[from + 10]), number(values[from + 11]))
-    this.addTimes(values[from + 12])
-  }
-
   merge(other: Sums): void {
     this.requests += other.requests
     this.attempts += other.attempts
@@ -100,24 +87,51 @@ export class Sums {
     this.estimatedTokens += other.estimatedTokens
     this.unpricedRequests += other.unpricedRequests
     this.addCost(other.costMicro, other.costRest)
-    for (const [bucket, count] of other.times.entries()) if (count > 0) this.count(bucket, count)
+    const { times } = other
+    for (let bucket = 0; bucket < times.length; bucket++) this.count(bucket, times[bucket])
   }
 
-  /** Both histograms in few bytes: the bucket and its count, of those that are not empty. */
-  packTimes(): Uint8Array | null {
+  /** All of it in few bytes: how many counters there are, the counters, and the buckets that are not empty with their counts. */
+  pack(): Uint8Array {
     const writer = new VarintWriter()
+    writer.add(COUNTERS)
+    writer.add(this.requests)
+    writer.add(this.attempts)
+    writer.add(this.failedRequests)
+    writer.add(this.promptTokens)
+    writer.add(this.completionTokens)
+    writer.add(this.cachedTokens)
+    writer.add(this.reasoningTokens)
+    writer.add(this.estimatedRequests)
+    writer.add(this.estimatedTokens)
+    writer.add(this.unpricedRequests)
+    writer.add(this.costMicro)
+    writer.add(this.costRest)
     for (const [bucket, count] of this.times.entries()) {
       if (count === 0) continue
       writer.add(bucket)
       writer.add(count)
     }
-    const packed = writer.take()
-    return packed.length === 0 ? null : packed
+    return writer.take()
   }
 
-  addTimes(packed: unknown): void {
+  addPacked(packed: unknown): void {
     if (!(packed instanceof Uint8Array)) return
     const reader = new VarintReader(packed)
+    const counters = reader.next()
+    this.requests += reader.next()
+    this.attempts += reader.next()
+    this.failedRequests += reader.next()
+    this.promptTokens += reader.next()
+    this.completionTokens += reader.next()
+    this.cachedTokens += reader.next()
+    this.reasoningTokens += reader.next()
+    this.estimatedRequests += reader.next()
+    this.estimatedTokens += reader.next()
+    this.unpricedRequests += reader.next()
+    this.addCost(reader.next(), reader.next())
+    // Counters that a later version has added are not this one's.
+    for (let more = COUNTERS; more < counters; more++) reader.next()
     while (!reader.isAtEnd) this.count(reader.next(), reader.next())
   }
 
@@ -132,18 +146,10 @@ export class Sums {
   }
 }
 
-/** What `addStored` reads. */
-export const SUM_COLUMNS = `requests, attempts, failed_requests, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens,
-  estimated_requests, estimated_tokens, unpriced_requests, cost_micro, cost_rest, times`
-
 function bucketOf(ms: number, bounds: readonly number[]): number {
   let bucket = 0
   while (bucket < bounds.length && ms > (bounds[bucket] ?? 0)) bucket += 1
   return bucket
-}
-
-function number(value: unknown): number {
-  return typeof value === 'number' ? value : 0
 }
 
 export const HOUR_MS = 3_600_000

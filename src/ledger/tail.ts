@@ -172,6 +172,8 @@ function packed(value: unknown): PackedId {
 }
 
 /** Rows after a sequence number as sums take them. */
-export function addendsAfter(file: OpenLedger, seq: number): Iterable<Addend> {
-  return file.values(`SELECT ${TAIL_COLUMNS} FROM attempts WHERE seq > ? ORDER BY seq`, seq).map(addendOf)
+export function* addendsAfter(file: OpenLedger, seq: number): Generator<Addend> {
+  for (const values of file.values(ROWS_AFTER, seq)) yield addendOf(values)
 }
+
+const ROWS_AFTER = `SELECT ${TAIL_COLUMNS.replace('request,', 'NULL,')} FROM attempts WHERE seq > ? ORDER BY seq`

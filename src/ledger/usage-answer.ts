@@ -1,7 +1,7 @@
 import { entityIds } from './dictionary.ts'
 import { ENTITY, type EntityName, LEVEL, META, type OpenLedger } from './file.ts'
 import { type Grouping, QuestionTooWide, type UsageAnswer, type UsageQuestion, type UsageRow } from './ledger.ts'
-import { DAY_MS, HOUR_MS, SUM_COLUMNS, Sums } from './sums.ts'
+import { DAY_MS, HOUR_MS, Sums } from './sums.ts'
 import { addendsAfter } from './tail.ts'
 
 /** Groups that an answer may have. */
@@ -39,46 +39,56 @@ export function answerUsage(file: OpenLedger, question: UsageQuestion): UsageAns
   const classes = filter.statusClasses?.map(each => Number(each[0]))
   const groups = new Map<string, Group>()
 
-  const groupOf = (start: number | undefined, ids: readonly number[]): Sums => {
-    const key = `${start} ${ids.join(' ')}`
+  /** The sums of the group whose ids lie in `from`, `at` being the place of the first one. */
+  const groupOf = (start: number | undefined, from: readonly unknown[], at: number): Sums => {
+    let key = start === undefined ? '' : String(start)
+    for (let index = 0; index < grouped.length; index++) key += ` ${from[at + index]}`
     let group = groups.get(key)
     if (!group) {
       if (groups.size >= GROUPS_MAX) throw new QuestionTooWide(tooManyGroups(groupBy))
-      group = { start, ids, sums: new Sums() }
+      group = { start, ids: from.slice(at, at + grouped.length).map(Number), sums: new Sums() }
       groups.set(key, group)
     }
     return group.sums
   }
 
   let rollups = 0
+  const addRows = (tableMs: number, sql: string, params: readonly (number | string)[]) => {
+    const sums = 1 + grouped.length
+    for (const row of file.values(sql, ...params)) {
+      if (++rollups > ROLLUPS_MAX) throw new QuestionTooWide(tooMuchToRead())
+      const startMs = Number(row[0]) * tableMs
+      const start = unitMs === undefined ? undefined : startMs - (startMs % unitMs)
+      groupOf(start, row, 1).addPacked(row[sums])
+    }
+  }
+
   const addRollups = (table: 'hours' | 'days', from: number, to: number) => {
     if (from >= to) return
     const tableMs = table === 'hours' ? HOUR_MS : DAY_MS
     const level = levelFor([...grouped, ...filtered.map(({ dimension }) => dimension)])
-    let sql = `SELECT start, ${[...grouped.map(({ column }) => column), SUM_COLUMNS].join(', ')} FROM ${table} WHERE level = ?`
-    const params: (number | string)[] = [level]
-    const keys = filtered.find(({ dimension }) => dimension.name === 'apiKey')
-    if (keys && (to - from) * keys.ids.length <= LOOKUPS_MAX) {
-      sql += ' AND start IN (SELECT value FROM json_each(?))'
-      params.push(JSON.stringify(Array.from({ length: to - from }, (_, at) => from + at)))
-    } else {
-      sql += ' AND start >= ? AND start < ?'
-      params.push(from, to)
-    }
+    const columns = ['start', ...grouped.map(({ column }) => column), 'sums'].join(', ')
+    let conditions = ''
+    const wanted: string[] = []
     for (const { dimension, ids } of filtered) {
-      sql += ` AND ${dimension.column} IN (SELECT value FROM json_each(?))`
-      params.push(JSON.stringify(ids))
+      conditions += ` AND ${dimension.column} IN (SELECT value FROM json_each(?))`
+      wanted.push(JSON.stringify(ids))
     }
     if (classes) {
-      sql += ' AND status_class IN (SELECT value FROM json_each(?))'
-      params.push(JSON.stringify(classes))
+      conditions += ' AND status_class IN (SELECT value FROM json_each(?))'
+      wanted.push(JSON.stringify(classes))
     }
-    const firstSum = 1 + grouped.length
-    for (const row of file.rows(sql, ...params)) {
-      if (++rollups > ROLLUPS_MAX) throw new QuestionTooWide(tooMuchToRead())
-      const startMs = Number(row[0]) * tableMs
-      const start = unitMs === undefined ? undefined : Math.floor(startMs / unitMs) * unitMs
-      groupOf(start, row.slice(1, firstSum).map(Number)).addStored(row, firstSum)
+    const select = (starts: string) => `SELECT ${columns} FROM ${table} WHERE level = ? AND ${starts}${conditions}`
+    const keys = filtered.find(({ dimension }) => dimension.name === 'apiKey')
+    if (keys && (to - from) * keys.ids.length <= LOOKUPS_MAX) {
+      const starts = JSON.stringify(Array.from({ length: to - from }, (_, at) => from + at))
+      addRows(tableMs, select('start IN (SELECT value FROM json_each(?))'), [level, starts, ...wanted])
+      return
+    }
+    // Rows come a day at a time: quicker than one by one, and of a wide question not all are in memory.
+    const step = DAY_MS / tableMs
+    for (let low = from; low < to; low += step) {
+      addRows(tableMs, select('start >= ? AND start < ?'), [level, low, Math.min(to, low + step), ...wanted])
     }
   }
 
@@ -107,14 +117,22 @@ export function answerUsage(file: OpenLedger, question: UsageQuestion): UsageAns
     return columns
   }
   const idOf = (columns: readonly number[], dimension: Dimension) => columns[DIMENSIONS.indexOf(dimension)] ?? 0
+  const groupedIds = new Map<number, number[]>()
+  const idsOf = (labels: number, columns: readonly number[]): number[] => {
+    let ids = groupedIds.get(labels)
+    if (!ids) {
+      ids = grouped.map(dimension => idOf(columns, dimension))
+      groupedIds.set(labels, ids)
+    }
+    return ids
+  }
   for (const row of addendsAfter(file, file.meta(META.rolled))) {
     if (row.at < fromHour * HOUR_MS || row.at >= toHour * HOUR_MS) continue
     if (classes && !classes.includes(Math.floor(row.status / 100))) continue
     const columns = columnsOf(row.labels)
     if (!filtered.every(({ dimension, ids }) => ids.includes(idOf(columns, dimension)))) continue
-    const start = unitMs === undefined ? undefined : Math.floor(row.at / unitMs) * unitMs
-    const ids = grouped.map(dimension => idOf(columns, dimension))
-    groupOf(start, ids).add(row)
+    const start = unitMs === undefined ? undefined : row.at - (row.at % unitMs)
+    groupOf(start, idsOf(row.labels, columns), 0).add(row)
   }
   return told(file, [...groups.values()], grouped)
 }
