@@ -3,7 +3,7 @@
  * what it has charged. Synchronous, so it runs in a worker of its own.
  */
 import { Database, SQLiteError } from 'bun:sqlite'
-import { closeSync, constants as modes, openSync, renameSync, statSync } from 'node:fs'
+import { closeSync, constants as modes, openSync, readSync, renameSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /** Money as two whole numbers, since SQLite's 64 bits end at nine million dollars: dollars, and picodollars below one. */
@@ -79,6 +79,8 @@ class Damaged extends Error {}
 export class SpendFile {
   private db: Database | undefined
   private inode: string | undefined
+  /** The file that could last be opened as one of ours. */
+  private knownInode: string | undefined
   private hasMoved = false
 
   constructor(private readonly path: string) {}
@@ -192,6 +194,7 @@ export class SpendFile {
     this.hasMoved ||= before !== undefined && before !== inode
     this.inode = inode
     this.db = openDatabase(this.path)
+    this.knownInode = inode
     return this.db
   }
 
@@ -208,12 +211,17 @@ export class SpendFile {
     }
   }
 
-  /** Puts a damaged file out of the way, with what lies beside it. returns: where it is now; undefined if it was not moved */
+  /**
+   * Puts a damaged file out of the way, with what lies beside it. A file that was never seen to be ours stays where it is: the
+   * path may name a certificate.
+   * returns: where it is now; undefined if it was not moved
+   */
   private moveAside(): string | undefined {
     const damaged = this.inode
     this.letGo()
     // Another gateway may have done so already: what is there now is sound.
     if (damaged === undefined || inodeOf(this.path) !== damaged) return undefined
+    if (damaged !== this.knownInode && !hasOurHead(this.path)) return undefined
     const to = `${this.path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
     try {
       renameSync(this.path, to)
@@ -235,7 +243,7 @@ export class SpendFile {
     if (error instanceof FileProblem) return error.message
     if (isDamage(error)) {
       return movedTo === undefined
-        ? `the file with spending on budgets ${path} is damaged; move it away`
+        ? `${path} is no database, or is damaged; name another file in budgets.path, or move it away`
         : `the file with spending on budgets was damaged and was moved to ${movedTo}`
     }
     const code = error instanceof Error && 'code' in error ? String(error.code) : ''
@@ -257,6 +265,27 @@ const SQLITE_FCNTL_PERSIST_WAL = 10
 function inodeOf(path: string): string | undefined {
   const found = statSync(path, { bigint: true, throwIfNoEntry: false })
   return found && `${found.dev}:${found.ino}`
+}
+
+const HEAD_BYTES = 72
+const MAGIC = 'SQLite format 3\0'
+const APPLICATION_ID_AT = 68
+
+/** Whether the file begins as one that this module made; the application's number may still lie in the write-ahead log. */
+function hasOurHead(path: string): boolean {
+  const head = Buffer.alloc(HEAD_BYTES)
+  try {
+    const file = openSync(path, 'r')
+    try {
+      readSync(file, head, 0, HEAD_BYTES, 0)
+    } finally {
+      closeSync(file)
+    }
+  } catch {
+    return false
+  }
+  const id = head.readUInt32BE(APPLICATION_ID_AT)
+  return head.toString('latin1', 0, MAGIC.length) === MAGIC && (id === APPLICATION_ID || id === 0)
 }
 
 /** With mode 0600 whatever the umask is; SQLite gives its log and index the mode of the file. */

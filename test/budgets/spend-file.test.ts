@@ -283,17 +283,38 @@ describe('a file that cannot be used: budgets are enforced from memory, and noth
     expect(bench.connect().query('SELECT tokens FROM spend').get()).toEqual({ tokens: 25 })
   })
 
-  test('no database at all at the start: it is kept under another name, and spending starts at zero', async () => {
-    writeFileSync(bench.path, 'this is no database, and long enough to be looked at as one would be')
+  test('damaged before the start: it is kept under another name, and spending starts at zero', async () => {
     const key = await bench.caller('sk-1')
     const { id } = await bench.add({ limit_tokens: 100 })
+    const first = await bench.gateway()
+    first.charge(labelsOf(key), { tokens: 20 })
+    await first.budgets.close()
+    truncateSync(bench.path, 4_096)
     const { budgets, charge, status, lines } = await bench.gateway()
     expect(lines.some(line => line.includes('was damaged: spending goes on from zero'))).toBe(true)
     const [moved = ''] = readdirSync(bench.folder).filter(name => name.includes('.damaged-'))
-    expect(readFileSync(join(bench.folder, moved), 'utf8')).toStartWith('this is no database')
+    expect(readFileSync(join(bench.folder, moved)).length).toBe(4_096)
     charge(labelsOf(key), { tokens: 1 })
     expect(await budgets.flush()).toBe(true)
     expect(status(id).spent_tokens).toBe(1)
+  })
+
+  test('no database at all at the start: it is left as it is, because the path may name something precious', async () => {
+    const precious = 'admin: { admin_keys: [k] } # a file that somebody needs, and long enough to be looked at as a database'
+    writeFileSync(bench.path, precious)
+    const key = await bench.caller('sk-1')
+    await bench.add({ limit_tokens: 10 })
+    const { budgets, charge, refusal } = await bench.gateway()
+    degraded(budgets, /is no database, or is damaged; name another file in budgets\.path, or move it away/)
+    charge(labelsOf(key), { tokens: 10 })
+    expect(refusal(key)).toBeDefined()
+    expect(await budgets.flush()).toBe(false)
+    expect(readFileSync(bench.path, 'utf8')).toBe(precious)
+    expect(readdirSync(bench.folder)).toEqual(['budgets.db'])
+
+    rmSync(bench.path)
+    expect(await budgets.flush()).toBe(true)
+    expect(budgets.health.state).toBe('ok')
   })
 
   test('of another program or a newer version: it is left as it is', async () => {
