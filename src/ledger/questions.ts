@@ -1,6 +1,6 @@
 import { LedgerTooBusy, LedgerUnavailable, QuestionTooWide } from './ledger.ts'
 import type { FromReader, Question } from './messages.ts'
-import { ledgerThread, type Thread } from './thread.ts'
+import { type StartThread, startThread, type Thread } from './thread.ts'
 
 /** Questions that may wait; each takes up to some hundred milliseconds of a thread. */
 const QUESTIONS_MAX = 64
@@ -13,7 +13,7 @@ const LEAVE_MS = 1_000
 type Pending = { resolve: (answer: unknown) => void; reject: (error: Error) => void; timer: ReturnType<typeof setTimeout> }
 
 /** Asks the thread that reads the ledger, which is started by the first question. */
-export function createQuestions(path: string, deadlineMs = DEADLINE_MS) {
+export function createQuestions(path: string, startReader: StartThread = startThread, deadlineMs = DEADLINE_MS) {
   const pending = new Map<number, Pending>()
   let reader: Thread | undefined
   let asked = 0
@@ -45,7 +45,7 @@ export function createQuestions(path: string, deadlineMs = DEADLINE_MS) {
   }
 
   const start = (): Thread => {
-    const thread = ledgerThread<FromReader>(onMessage, reason => {
+    const thread = startReader<FromReader>(onMessage, reason => {
       reader = undefined
       left.resolve()
       refuseAll(`the thread that reads the usage ledger ended (${reason}); ask again`)

@@ -7,7 +7,7 @@ import { Drops } from './drops.ts'
 import type { Ledger } from './ledger.ts'
 import type { FromWriter, Report } from './messages.ts'
 import { createQuestions } from './questions.ts'
-import { ledgerThread, type Thread } from './thread.ts'
+import { type StartThread, startThread, type Thread } from './thread.ts'
 
 export type LedgerOptions = {
   path: string
@@ -22,6 +22,11 @@ export type LedgerOptions = {
   retryMs?: number
   /** How long the end of the gateway waits for the last records. */
   closeMs?: number
+  /** How threads are started: tests end them. */
+  startWriter?: StartThread
+  startReader?: StartThread
+  /** How long a question may take. */
+  deadlineMs?: number
 }
 
 export type SqliteLedger = Ledger & {
@@ -44,7 +49,7 @@ const SETTLE_MS = 1_000
 /** The ledger in a file, written and read by threads of its own. Opening never fails: a file that cannot be used is told in `status`. */
 export function createLedger(options: LedgerOptions): SqliteLedger {
   const { path, retentionDays, bytesMax, log, registry, clock } = options
-  const { flushMs = FLUSH_MS, retryMs = RETRY_MS, closeMs = CLOSE_MS } = options
+  const { flushMs = FLUSH_MS, retryMs = RETRY_MS, closeMs = CLOSE_MS, startWriter = startThread } = options
   const drops = new Drops(registry)
   const receipts = new Map<number, Receipt>()
   const opened = Promise.withResolvers<void>()
@@ -119,7 +124,7 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
 
   const start = () => {
     const writerId = crypto.randomUUID()
-    writer = ledgerThread<FromWriter>(onMessage, onEnd)
+    writer = startWriter<FromWriter>(onMessage, onEnd)
     writer.send({ kind: 'write', options: { path, writerId, retentionDays, bytesMax, retryMs }, nowMs: clock.now() })
   }
 
@@ -154,7 +159,7 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
     settlers.delete(settler)
   }
 
-  const questions = createQuestions(path)
+  const questions = createQuestions(path, options.startReader, options.deadlineMs)
   const tendTimer = setInterval(() => writer?.send({ kind: 'tend', nowMs: clock.now() }), TEND_MS)
   tendTimer.unref()
   start()

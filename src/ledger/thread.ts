@@ -13,10 +13,12 @@ export type Thread = {
  * Starts a thread of the ledger.
  * in: `onEnd` is told once when it ends by itself, and why; nothing more is heard of it then
  */
-export function ledgerThread<T extends FromWriter | FromReader>(
+export type StartThread = <T extends FromWriter | FromReader>(
   onMessage: (message: T) => void,
   onEnd: (reason: string) => void,
-): Thread {
+) => Thread
+
+export const startThread: StartThread = (onMessage, onEnd) => {
   const worker = startWorker('ledger/worker.ts')
   worker.unref()
   let isOver = false
@@ -26,7 +28,7 @@ export function ledgerThread<T extends FromWriter | FromReader>(
     worker.terminate()
     onEnd(reason)
   }
-  worker.onmessage = ({ data }: MessageEvent<T>) => {
+  worker.onmessage = ({ data }) => {
     if (!isOver) onMessage(data)
   }
   worker.onerror = event => {

@@ -3,6 +3,8 @@ import { afterEach, beforeEach, describe, expect, test } from 'bun:test'
 import { statSync } from 'node:fs'
 import { disabledLedger } from '../../src/ledger/disabled-ledger.ts'
 import { LedgerTooBusy, LedgerUnavailable, QuestionTooWide } from '../../src/ledger/ledger.ts'
+import type { FromWriter } from '../../src/ledger/messages.ts'
+import { type StartThread, startThread } from '../../src/ledger/thread.ts'
 import { metricFamilies } from '../../src/telemetry/families.ts'
 import { Registry } from '../../src/telemetry/registry.ts'
 import { DAY_MS, labels, NOON, record, type Scratch, scratch, until } from './records.ts'
@@ -128,6 +130,80 @@ describe('the ledger with its threads', () => {
   test('a process with a ledger ends by itself when nothing else keeps it', async () => {
     const child = Bun.spawn([process.execPath, `${import.meta.dir}/recording-child.ts`, place.path, 'idle'], { stdout: 'pipe' })
     expect(await child.exited).toBe(0)
+  })
+})
+
+describe('a thread that ends or does not answer', () => {
+  let place: Scratch
+  beforeEach(() => {
+    place = scratch()
+  })
+  afterEach(() => place.clean())
+
+  /** Starts real threads, and can end the newest one as a fault in it would. */
+  const fragile = () => {
+    let cut = (_: string) => {}
+    const start: StartThread = (onMessage, onEnd) => {
+      const thread = startThread(onMessage, onEnd)
+      cut = reason => {
+        thread.end()
+        onEnd(reason)
+      }
+      return thread
+    }
+    return { start, cut: (reason: string) => cut(reason) }
+  }
+
+  test('the writer is started again; what it had not told of is counted as lost, what comes later is written', async () => {
+    const { start, cut } = fragile()
+    const { ledger, status, registry } = await place.open({ startWriter: start, flushMs: 1 })
+    ledger.record(record())
+    await until(() => status().written === 1)
+    const other = new Database(place.path)
+    other.run('BEGIN EXCLUSIVE')
+    for (let row = 0; row < 5_000; row++) ledger.record(record())
+    await ledger.requests({ limit: 1 }).catch(() => undefined)
+    cut('out of memory')
+    expect(status()).toMatchObject({ state: 'degraded', queued: 0, dropped: 5_000 })
+    expect(status().problem).toContain('(out of memory); it is started again')
+    expect(drops(registry, 'sink_closed')).toBe(5_000)
+    other.run('ROLLBACK')
+    other.close()
+    await until(() => status().state === 'ok')
+    ledger.record(record())
+    await until(() => status().written === 2)
+    expect((await ledger.requests({ limit: 1 })).newest).toBe(2)
+  })
+
+  test('the reader is started again by the next question', async () => {
+    const { start, cut } = fragile()
+    const { ledger } = await place.open({ startReader: start })
+    ledger.record(record())
+    await ledger.requests({ limit: 1 })
+    cut('out of memory')
+    expect((await ledger.requests({ limit: 1 })).newest).toBe(1)
+  })
+
+  test('a question that is not answered in time is refused, and so are those behind it', async () => {
+    const silent: StartThread = () => ({ send() {}, hold() {}, release() {}, end() {} })
+    const { ledger } = await place.open({ startReader: silent, deadlineMs: 20 })
+    const outcomes = await Promise.allSettled([ledger.requests({ limit: 1 }), ledger.request('x')])
+    for (const outcome of outcomes) {
+      expect(outcome.status === 'rejected' && outcome.reason).toBeInstanceOf(LedgerUnavailable)
+      expect(outcome.status === 'rejected' && outcome.reason.message).toContain('did not answer within 0.02 s')
+    }
+  })
+
+  test('a writer that does not answer keeps the end of the gateway only so long', async () => {
+    const silent: StartThread = onMessage => {
+      const report = { problem: undefined, bytes: 0, oldestMs: undefined }
+      const tell = onMessage as (message: FromWriter) => void
+      return { send: message => message.kind === 'write' && tell({ kind: 'report', report }), hold() {}, release() {}, end() {} }
+    }
+    const { ledger, status } = await place.open({ startWriter: silent, closeMs: 20 })
+    ledger.record(record())
+    await ledger.close()
+    expect(status()).toMatchObject({ queued: 0, written: 0, dropped: 1 })
   })
 })
 
