@@ -25,7 +25,8 @@ export class Query {
       if (known.includes(name)) continue
       const near = nearest(name, known)
       const hint = near === undefined ? '' : `did you mean ${near}? `
-      this.refuse(printable(name), `is no parameter; ${hint}There are: ${known.join(', ')}`)
+      const others = known.length === 0 ? 'there are none here' : `${hint}There are: ${known.join(', ')}`
+      this.refuse(printable(name), `is no parameter; ${others}`)
     }
   }
 

@@ -22,6 +22,18 @@ export function idsOf(query: Query, snapshot: Snapshot, filter: Named): string[]
   return [...new Set(ids)]
 }
 
+/**
+ * Teams or users that a filter means. They are ids of the operator's own and may hold a comma: one that a caller key has is not
+ * taken apart. out: undefined where there is no such filter
+ */
+export function ownersOf(query: Query, snapshot: Snapshot, filter: 'team' | 'user'): string[] | undefined {
+  const texts = query.texts(filter)
+  if (texts.length === 0) return undefined
+  const keys = [...snapshot.entries.api_keys.values()]
+  const isKnown = (text: string) => keys.some(({ value }) => (filter === 'team' ? value.team_id : value.user_id) === text)
+  return [...new Set(texts.flatMap(text => (isKnown(text) ? [text] : splitList(text))))]
+}
+
 function known(snapshot: Snapshot, filter: Named, text: string): string[] | undefined {
   const entries: ReadonlyMap<string, { id: string; value: { display_name?: string | undefined } }> =
     snapshot.entries[NAMED[filter]]

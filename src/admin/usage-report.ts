@@ -21,7 +21,7 @@ import { Query, type QueryParameters } from './query.ts'
 import type { Route } from './route.ts'
 import { inlineSchema } from './schema.ts'
 import { ask, LEDGER_ERRORS } from './usage-ledger.ts'
-import { createNames, idsOf } from './usage-names.ts'
+import { createNames, idsOf, ownersOf } from './usage-names.ts'
 import { quantilesOf } from './usage-quantiles.ts'
 import { UsageResponse, type UsageRow, type UsageSums } from './usage-schema.ts'
 
@@ -95,8 +95,8 @@ function readQuestion(url: URL, snapshot: Snapshot, nowMs: number): Asked {
   const apiKeyIds = idsOf(query, snapshot, 'api_key')
   const modelIds = idsOf(query, snapshot, 'model')
   const providerKeyIds = idsOf(query, snapshot, 'provider_key')
-  const teamIds = query.has('team') ? query.list('team') : undefined
-  const userIds = query.has('user') ? query.list('user') : undefined
+  const teamIds = ownersOf(query, snapshot, 'team')
+  const userIds = ownersOf(query, snapshot, 'user')
   query.check()
   const filter = {
     ...(apiKeyIds && { apiKeyIds }),

@@ -216,6 +216,15 @@ describe('the sums of /admin/v1/usage', () => {
     ])
   })
 
+  test('filtered by a team or user that holds a comma, as a caller key has it, ask for that one', async () => {
+    const admin = open()
+    await admin.call('POST', '/admin/v1/apikeys', apiKey({ team_id: 'search, ads', user_id: 'mia,leo' }))
+    await admin.usage('?team=search,%20ads&team=search,ads&user=mia,leo')
+    expect(admin.ledger.asked).toEqual([
+      expect.objectContaining({ filter: { teamIds: ['search, ads', 'search', 'ads'], userIds: ['mia,leo'] } }),
+    ])
+  })
+
   test('of each group add up to the totals', async () => {
     const records = Array.from({ length: 200 }, (_, index) =>
       usageRecord({
