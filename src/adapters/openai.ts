@@ -65,8 +65,11 @@ function readError(body: unknown): UpstreamError | undefined {
   return undefined
 }
 
+/** No request comes near it; a counter above it is a mistake of its server, and one would spoil every sum for good. */
+const COUNT_MAX = 1_000_000_000
+
 function countOf(value: unknown): number {
-  return typeof value === 'number' && Number.isFinite(value) && value > 0 ? Math.round(value) : 0
+  return typeof value === 'number' && value > 0 && value <= COUNT_MAX ? Math.round(value) : 0
 }
 
 function readUsage(usage: unknown): Usage | undefined {

@@ -100,6 +100,9 @@ describe('usage', () => {
     [{ prompt_tokens_details: null, prompt_cache_hit_tokens: 5 }, { cachedTokens: 5 }],
     [{ completion_tokens_details: { reasoning_tokens: 6 } }, { reasoningTokens: 6 }],
     [{ prompt_tokens: '5', completion_tokens: -1, total_tokens: null }, {}],
+    // What no request can have counts as not told: the sums of months would not recover from it.
+    [{ prompt_tokens: 9e15, completion_tokens: 2_000_000_000, total_tokens: 1e300 }, {}],
+    [{ prompt_tokens: 1_000_000_000, total_tokens: Number.NaN }, { promptTokens: 1_000_000_000 }],
     [{}, {}],
   ])('%p is %p', (given, expected) => {
     expect(openai.usage(given)).toEqual({ ...usage, ...expected })
