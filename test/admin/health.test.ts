@@ -43,6 +43,9 @@ describe('/admin/v1/health', () => {
       store: { connected: true },
       rejected: 0,
       dangling: [],
+      usage: { state: 'ok', queued: 0, written: 0, dropped: 0, bytes: 0, bytes_max: 0 },
+      budgets: { state: 'ok' },
+      exporters: [],
     })
   })
 
