@@ -136,7 +136,8 @@ export class Registry {
     for (const { family, series } of this.shelves.values()) {
       if (series.size === 0) continue
       page += familyHead(family)
-      for (const each of series.values()) {
+      // As they are now: between two pieces another page may clear a family and tell it anew.
+      for (const each of Array.from(series.values())) {
         page += lineOf(family, each)
         if (page.length > PIECE_CHARACTERS) {
           yield page

@@ -37,6 +37,22 @@ describe('the page', () => {
     expect(metrics.render()).toEndWith('b_seconds_sum{k="x"} 1.75\nb_seconds_count{k="x"} 2\n')
   })
 
+  test('has each series once, also when another page clears a family and tells it anew meanwhile', () => {
+    const metrics = registry(10_000)
+    const tell = () => {
+      metrics.clear('a_total')
+      for (let at = 0; at < 2_000; at += 1) metrics.series('a_total', [`key-${at}`, 'long '.repeat(20)]).value = at
+    }
+    tell()
+    const pages = metrics.pages()
+    let page: string = pages.next().value ?? ''
+    tell()
+    for (const piece of pages) page += piece
+    const keys = samplesOf(page).map(({ labels }) => labels.k)
+    expect(keys).toHaveLength(2_000)
+    expect(new Set(keys).size).toBe(2_000)
+  })
+
   test('a value on a bound lies in the bucket of that bound, and buckets add up', () => {
     const metrics = registry()
     for (const value of [0.1, 0.11, 1, 5]) metrics.series('c_seconds', ['x']).observe(value)
