@@ -231,7 +231,11 @@ export function runCatalogImport(file: string, configPath: string, env: Environm
       return fail(`${target}: ${writeProblem(error)}`)
     }
     const { models, as_of } = catalog
-    return { stdout: `${models.length} models, none newer than ${as_of}, are now in ${target}\n`, stderr: '', exit: 0 }
+    return {
+      stdout: `${models.length === 1 ? '1 model' : `${models.length} models`}, none newer than ${as_of}, are now in ${target}\n`,
+      stderr: '',
+      exit: 0,
+    }
   } catch (error) {
     if (error instanceof ConfigError) return fail(error.message)
     if (error instanceof JsonError) return fail(`${name}:${error.line}:${error.column}: ${error.problem}`)

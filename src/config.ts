@@ -65,7 +65,7 @@ export function loadConfig({
   const config = withAbsolutePaths(parsed.data, dirname(resolve(path)))
   const tls = loadTls(config, readFile, Date.now())
   const locate = ({ path, text }: { path: string; text: string }) => ({ origin: originOf(origins, path.split('.')), path, text })
-  problems.push(...tls.problems.map(locate))
+  problems.push(...tls.problems.map(locate), ...findClashes(config, resolve(path)).map(locate))
   if (problems.length > 0) throw toConfigError(problems)
 
   const warnings = [...findCompatibility(tree, origins), ...findRisks(config, origins), ...tls.warnings.map(locate)].map(
@@ -149,6 +149,26 @@ function applyRustLog(config: Config, origins: Origins, env: Environment): strin
   config.observability.log_level = filter
   origins.set('observability.log_level', { from: 'environment', variable: 'RUST_LOG' })
   return []
+}
+
+/** Files that the gateway writes must be files of their own: one in another's place would keep it from being written at all. */
+function findClashes(config: Config, configPath: string): { path: string; text: string }[] {
+  const { proxy, admin, upstream } = config
+  const taken = new Map([[configPath, 'this configuration']])
+  for (const [key, pair] of Object.entries({ 'proxy.tls': proxy.tls, 'admin.tls': admin.tls })) {
+    for (const file of pair ? [pair.cert_file, pair.key_file] : []) taken.set(file, `a file of ${key}`)
+  }
+  for (const file of [upstream.tls.ca_file, upstream.tls.client_cert_file, upstream.tls.client_key_file]) {
+    if (file !== undefined) taken.set(file, 'a file of upstream.tls')
+  }
+  const clashes: { path: string; text: string }[] = []
+  for (const key of ['store', 'usage', 'budgets'] as const) {
+    const file = config[key].path
+    const other = taken.get(file)
+    if (other !== undefined) clashes.push({ path: `${key}.path`, text: `names ${other}, too: give it a file of its own` })
+    taken.set(file, `${key}.path`)
+  }
+  return clashes
 }
 
 /** The configuration with the paths of files made absolute, and those that follow from others. */

@@ -77,6 +77,23 @@ describe('the message', () => {
   })
 })
 
+describe('files that the gateway writes', () => {
+  test.each([
+    ['usage.path', 'aisix.db', 'store.path'],
+    ['budgets.path', './x/../aisix.db', 'store.path'],
+    ['budgets.path', 'usage.db', 'usage.path'],
+    ['store.path', 'config.yaml', 'this configuration'],
+  ])('%s in the place of another file is refused', (path, value, other) => {
+    expect(problems(withKey(path, value))).toEqual([
+      expect.stringContaining(`${path}: names ${other}, too: give it a file of its own`),
+    ])
+  })
+
+  test('each in its own place is accepted', () => {
+    expect(load(withKey('usage.path', 'other.db')).config.usage.path).toEndWith('/other.db')
+  })
+})
+
 describe('keys of features that this version lacks', () => {
   test.each<[string, unknown, string?]>([
     ['resources_file', 'resources.yaml'],

@@ -107,7 +107,7 @@ describe('replaceCatalog', () => {
 describe('aisix catalog import', () => {
   test('puts the models of an api.json beside the store, and says how many and where', async () => {
     expect(importFile(write('api.json', apiJson('acme-1')))).toEqual({
-      stdout: `1 models, none newer than 2026-11-22, are now in ${path}\n`,
+      stdout: `1 model, none newer than 2026-11-22, are now in ${path}\n`,
       stderr: '',
       exit: 0,
     })
