@@ -6,8 +6,8 @@ import type { Description } from './route.ts'
 /** What the reference says of a query, and with it the names that the query may hold. */
 export type QueryParameters = NonNullable<Description['parameters']>
 
-/** Last instant that is written with four digits of a year. */
-const INSTANT_MAX_MS = Date.parse('9999-12-31T23:59:59.999Z')
+/** Last instant that is written with four digits of a year, also rounded up to a whole day. */
+const INSTANT_MAX_MS = Date.parse('9999-12-31T00:00:00Z')
 
 /**
  * The query of one request, read member by member: what is wrong is collected, so that all of it can be told at once.

@@ -79,6 +79,8 @@ describe('the time of /admin/v1/usage', () => {
     ['from=2026-11-01T08:00:00', 'from: expected a time such as'],
     ['to=-5', 'to: expected a time such as'],
     ['to=99999999999999', 'to: expected a time such as'],
+    // Rounded up it would have a year of five digits.
+    ['to=9999-12-31T23:59:59Z', 'to: expected a time such as'],
     ['to=0000-01-01', 'to: expected a time such as'],
     ['to=', 'to: expected a time such as'],
     ['from=2026-11-02&to=2026-11-01', 'from: must be before `to`'],
