@@ -68,6 +68,8 @@ export type ErrorDetails = {
   param?: string
   /** Seconds, for the `retry-after` header. */
   retryAfterSecs?: number
+  /** What logs and records are told in place of the message: where that is an upstream's words, which may repeat the prompt. */
+  recorded?: string
   /** What the log is told besides the message: never the caller. */
   cause?: unknown
   /** Whether a further attempt at the same target may help (proxy-02 §7): timeouts only where retries were configured. */
@@ -84,6 +86,8 @@ export class GatewayError extends Error {
   readonly type: string
   readonly code: string | undefined
   readonly param: string | undefined
+  /** The message as logs, records and exporters may have it: without an upstream's words. */
+  readonly recorded: string
   readonly retryAfterSecs: number | undefined
   readonly retry: 'yes' | 'if-configured' | 'no'
   readonly upstreamStatus: number | undefined
@@ -103,6 +107,7 @@ export class GatewayError extends Error {
     this.type = row.type
     this.code = details.code ?? row.code
     this.param = details.param
+    this.recorded = details.recorded ?? message
     this.retryAfterSecs = details.retryAfterSecs
     this.retry = details.retry ?? 'no'
     this.upstreamStatus = details.upstreamStatus
@@ -114,6 +119,11 @@ export class GatewayError extends Error {
   get isFinal(): boolean {
     return this.budget !== undefined && (this.retryAfterSecs ?? Number.POSITIVE_INFINITY) > SDK_WAIT_SECS_MAX
   }
+}
+
+/** An upstream's error for logs and records: what happened, and its code if that is a word, none of its text. */
+export function withoutWords(what: string, code: string | undefined): string {
+  return code !== undefined && /^[\w.-]{1,64}$/.test(code) ? `${what} (${code})` : what
 }
 
 /** A stranger becomes `internal_error`: its message is for the log alone. */

@@ -22,7 +22,17 @@ export function testTelemetry({ seriesMax = 100_000, wantsReports = false } = {}
     usage: () => Promise.reject(new Error('tests ask the records')),
     requests: () => Promise.reject(new Error('tests ask the records')),
     request: () => Promise.reject(new Error('tests ask the records')),
-    status: { state: 'ok', problem: undefined, queued: 0, written: 0, dropped: 0, bytes: 0, bytesMax: 1, oldestMs: undefined },
+    status: {
+      state: 'ok',
+      isWriting: true,
+      problem: undefined,
+      queued: 0,
+      written: 0,
+      dropped: 0,
+      bytes: 0,
+      bytesMax: 1,
+      oldestMs: undefined,
+    },
     close: async () => {},
   }
   const budgets: Budgets = {

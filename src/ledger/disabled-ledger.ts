@@ -19,6 +19,7 @@ export function disabledLedger({ registry }: { registry: Registry }): Ledger {
     get status() {
       return {
         state: 'disabled' as const,
+        isWriting: false,
         problem: undefined,
         queued: 0,
         written: 0,

@@ -22,6 +22,8 @@ export type DropReason = 'sink_full' | 'sink_closed' | 'sink_disabled'
 
 export type LedgerStatus = {
   state: 'ok' | 'degraded' | 'disabled'
+  /** Records reach the disk: also of a ledger that is degraded because a damaged one lies beside it. */
+  isWriting: boolean
   /** What is wrong, and what to do, in one sentence; no path of a secret in it. Undefined while all is well. */
   problem: string | undefined
   /** Records that wait to be written. */

@@ -26,7 +26,7 @@ export type FromWriter =
   | { kind: 'notice'; level: 'info' | 'warn'; message: string }
   | { kind: 'closed' }
 
-export type Report = { problem: string | undefined; bytes: number; oldestMs: number | undefined }
+export type Report = { problem: string | undefined; isWriting: boolean; bytes: number; oldestMs: number | undefined }
 
 export type Question =
   | { about: 'usage'; question: UsageQuestion }

@@ -61,7 +61,7 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
   let queuedRecords = 0
   let queuedBytes = 0
   let written = 0
-  let report: Report = { problem: undefined, bytes: 0, oldestMs: undefined }
+  let report: Report = { problem: undefined, isWriting: true, bytes: 0, oldestMs: undefined }
   let writer: Thread | undefined
   let restartTimer: ReturnType<typeof setTimeout> | undefined
   let isClosing = false
@@ -117,7 +117,11 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
     writer = undefined
     if (isClosing) return closed.resolve()
     loseAll()
-    hear({ ...report, problem: `the thread that writes the usage ledger ended (${reason}); it is started again` })
+    hear({
+      ...report,
+      isWriting: false,
+      problem: `the thread that writes the usage ledger ended (${reason}); it is started again`,
+    })
     restartTimer = setTimeout(start, retryMs)
     restartTimer.unref()
   }
@@ -193,9 +197,9 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
     request: requestId => ask({ about: 'request', requestId }),
 
     get status() {
-      const { problem, bytes, oldestMs } = report
+      const { problem, isWriting, bytes, oldestMs } = report
       const state = problem === undefined ? ('ok' as const) : ('degraded' as const)
-      return { state, problem, queued: queuedRecords, written, dropped: drops.total, bytes, bytesMax, oldestMs }
+      return { state, isWriting, problem, queued: queuedRecords, written, dropped: drops.total, bytes, bytesMax, oldestMs }
     },
 
     async close() {

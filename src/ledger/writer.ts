@@ -43,7 +43,7 @@ export function createWriter(options: WriterOptions, tell: (message: FromWriter)
   const report = (): Report => {
     if (open) measure(open.file)
     const set = aside && `the ledger was damaged and lies at ${aside} now, a new one was begun; repair or remove the old one`
-    return { problem: fault ?? set, bytes, oldestMs: oldest }
+    return { problem: fault ?? set, isWriting: fault === undefined, bytes, oldestMs: oldest }
   }
   const measure = (file: OpenLedger) => {
     try {

@@ -75,13 +75,15 @@ export function parseFilter(text: string): { fallback: number; directives: Direc
 export function quoted(text: string): string {
   // Nearly every text is plain: telling that costs a fifth of escaping it.
   if (PLAIN.test(text)) return `"${text}"`
-  return JSON.stringify(text).replace(/[\u007f-\u009f\u2028\u2029]/g, escapeControl)
+  return JSON.stringify(text).replace(UNSHOWN, escapeControl)
 }
 
 /** A value as it stands behind `key=`: numbers and booleans are bare. */
 function render(value: string | number | boolean): string {
   return typeof value === 'string' ? quoted(value) : String(value)
 }
+/** What terminals act on, or what turns the order of a line round, beside what JSON escapes by itself. */
+const UNSHOWN = /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g
 /** Printable ASCII without quote and backslash. */
 const PLAIN = /^[ !#-[\]-~]*$/
 
@@ -275,5 +277,5 @@ export const silentLog: Log = createLog({ filter: 'off', sink: { isTerminal: fal
 /** Text from outside as it may stand in a message: control characters escaped, 256 characters at most. */
 export function printable(text: string): string {
   const cut = text.length > 256 ? `${text.slice(0, 255)}…` : text
-  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, escapeControl)
+  return cut.replace(/[\u0000-\u001f]/g, escapeControl).replace(UNSHOWN, escapeControl)
 }

@@ -26,7 +26,7 @@ export const ACCESS_LINE: Wording<Exchange> = {
     if (exchange.group !== undefined) {
       text += ` routing_attempt_count=${attempts.length} routing_fallback_count=${fallbacks(exchange)}`
     }
-    if (error) text += ` error_kind=${quoted(error.kind)} error=${quoted(error.message)}`
+    if (error) text += ` error_kind=${quoted(error.kind)} error=${quoted(error.recorded)}`
     return text
   },
 
@@ -52,7 +52,7 @@ export const ACCESS_LINE: Wording<Exchange> = {
       routing_attempt_count: group === undefined ? undefined : attempts.length,
       routing_fallback_count: group === undefined ? undefined : fallbacks(exchange),
       error_kind: error?.kind,
-      error: error?.message,
+      error: error?.recorded,
     }
   },
 }

@@ -64,7 +64,7 @@ function recordOf({ exchange, settledAt, now, cost, traceId }: Scope, attempt: A
     attemptKind: attempt?.kind,
     isTerminal,
     errorClass: attempt?.errorKind ?? (isTerminal ? error?.type : undefined),
-    errorMessage: attempt?.errorMessage ?? (isTerminal ? error?.message : undefined),
+    errorMessage: attempt?.errorMessage ?? (isTerminal ? error?.recorded : undefined),
     finishReason: isTerminal ? exchange.finishReason : undefined,
     providerRequestId: attempt?.providerRequestId,
     providerModelVersion: attempt?.providerModelVersion,

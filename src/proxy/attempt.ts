@@ -1,4 +1,4 @@
-import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
+import { clientGone, GatewayError, toGatewayError, withoutWords } from '../errors.ts'
 import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
@@ -159,7 +159,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   } catch (error) {
     const known = open.explain(error)
     record.errorKind = known.kind
-    record.errorMessage = known.message
+    record.errorMessage = known.recorded
     record.status = known.upstreamStatus ?? known.status
     // The body of a failed answer may still be under way: nobody reads it.
     open.abort(known)
@@ -243,6 +243,7 @@ async function failedAnswer(input: AttemptInput, target: Target, response: Respo
       status,
       code: told?.code,
       param: told?.param,
+      recorded: withoutWords(`upstream returned ${status}`, told?.code),
       upstreamStatus: status,
       retryAfterSecs,
     })

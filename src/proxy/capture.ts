@@ -8,10 +8,18 @@ export function promptOf({ promptMember }: Endpoint, { text, spans }: Question):
   return span ? text.slice(span.valueStart, span.valueEnd) : ''
 }
 
-/** What was generated: the first choice's text, or the arguments of its tool calls where it has none. */
+/**
+ * What was generated: the first choice's text, or the arguments of its tool calls where it has none. Answers are relayed that
+ * are no JSON in their depth: of these nothing is kept, since what exporters want costs no caller its answer.
+ */
 export function responseOf(endpoint: Endpoint, answer: string): string {
   if (endpoint.answerMember !== 'choices') return ''
-  const document: unknown = JSON.parse(answer)
+  let document: unknown
+  try {
+    document = JSON.parse(answer)
+  } catch {
+    return ''
+  }
   const choice = first(member(document, 'choices'))
   const text = member(choice, 'text') ?? member(member(choice, 'message'), 'content')
   if (typeof text === 'string' && text !== '') return text
@@ -20,10 +28,14 @@ export function responseOf(endpoint: Endpoint, answer: string): string {
   return calls.map((call: unknown) => String(member(member(call, 'function'), 'arguments') ?? '')).join('')
 }
 
-/** Text of a chunk that was found in its JSON. in: binary text, and where the quoted value begins */
+/** Text of a chunk that was found in its JSON; '' where it is none. in: binary text, and where the quoted value begins */
 export function deltaAt(data: string, quote: number): string {
-  const text = parseBinary(data.slice(quote, skipString(data, quote)))
-  return typeof text === 'string' ? text : ''
+  try {
+    const text = parseBinary(data.slice(quote, skipString(data, quote)))
+    return typeof text === 'string' ? text : ''
+  } catch {
+    return ''
+  }
 }
 
 function first(value: unknown): unknown {

@@ -95,13 +95,13 @@ function enter(input: DispatchInput, index: number): Entered {
 /** The record of a candidate that was not called at all (proxy-05 §8). */
 function recordUncalled(
   { exchange, monotonic }: DispatchInput,
-  { kind, status, message }: GatewayError,
+  { kind, status, recorded }: GatewayError,
   errorKind: string = kind,
 ): void {
   const record = openAttempt(exchange, exchange.attempts.length === 0 ? 'initial' : 'fallback', undefined, monotonic())
   record.isCalled = false
   record.errorKind = errorKind
-  record.errorMessage = message
+  record.errorMessage = recorded
   record.status = status
   record.endedAt = record.startedAt
 }

@@ -3,7 +3,7 @@ import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { VERSION } from '../version.ts'
 import { toBytes, utf8ToBinary } from '../wire/members.ts'
-import type { Answer, OpenAttempt, Reader, UpstreamStream } from './attempt.ts'
+import type { Answer, UpstreamStream } from './attempt.ts'
 import type { Caller } from './caller.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { logCause, settle } from './settle.ts'
@@ -77,7 +77,7 @@ export function reply(
     exchange.clientIp()
   }
   const headers = wholeHeaders(gateway, exchange, endpoint, mark)
-  const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, answer.held, answer.reader, answer.attempt)
+  const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, endpoint, answer)
   return new Response(body, { headers })
 }
 
@@ -85,17 +85,21 @@ export function reply(
 function relayLarge(
   gateway: Gateway,
   exchange: Exchange,
-  held: Uint8Array[],
-  reader: Reader,
-  attempt: OpenAttempt,
+  endpoint: Endpoint,
+  { held, reader, attempt }: Extract<Answer, { kind: 'large' }>,
 ): ReadableStream<Uint8Array> {
+  const pass = (controller: ReadableStreamDefaultController<Uint8Array>, piece: Uint8Array) => {
+    // Nobody reads what is too large to hold, so its bytes are all that an estimate has; of embeddings only the prompt counts.
+    if (endpoint.answerMember === 'choices') exchange.contentBytes += piece.byteLength
+    controller.enqueue(piece)
+  }
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       const piece = held.shift()
-      if (piece) return controller.enqueue(piece)
+      if (piece) return pass(controller, piece)
       try {
         const { done, value } = await reader.read()
-        if (value) controller.enqueue(value)
+        if (value) pass(controller, value)
         if (!done) return
         attempt.release()
         settle(gateway, exchange)

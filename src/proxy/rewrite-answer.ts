@@ -1,5 +1,5 @@
 import type { Adapter } from '../adapters/adapter.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, withoutWords } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
 import {
   findMember,
@@ -118,7 +118,7 @@ function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, tex
   if (!body?.rawValue.startsWith('[')) {
     // A 2xx without it is undecodable whatever it says (spec, row 2); an error inside is told in words.
     const told = errorInside(adapter, text)
-    throw undecodable(told ? told.message : `it has no \`${endpoint.answerMember}\``)
+    throw told ? undecodable(told.message, told.recorded) : undecodable(`it has no \`${endpoint.answerMember}\``)
   }
   const model = stringOf(findMember(members, 'model'))
   const id = stringOf(findMember(members, 'id'))
@@ -141,8 +141,10 @@ function rewriteMembers(endpoint: Endpoint, adapter: Adapter, alias: string, tex
   }
 }
 
-export function undecodable(why: string): GatewayError {
-  return new GatewayError('upstream_decode_error', `upstream returned an unparseable body: ${why}`, { retry: 'yes' })
+/** in: why, for the caller, and for logs and records, where it is to be told without an upstream's words */
+export function undecodable(why: string, recorded = why): GatewayError {
+  const said = 'upstream returned an unparseable body'
+  return new GatewayError('upstream_decode_error', `${said}: ${why}`, { retry: 'yes', recorded: `${said}: ${recorded}` })
 }
 
 /** Says what came in place of JSON, without telling any of it. */
@@ -171,6 +173,7 @@ export function errorInside(adapter: Adapter, text: string): GatewayError | unde
     status: isCallers ? embedded : 502,
     code: embedded === undefined ? error.code : undefined,
     param: error.param,
+    recorded: withoutWords('upstream reported an error', error.code),
     upstreamStatus: embedded,
     retry: isCallers ? 'no' : 'yes',
   })

@@ -1,5 +1,5 @@
 import type { Adapter } from '../adapters/adapter.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage } from '../exchange.ts'
 import {
   binaryToUtf8,
@@ -166,6 +166,7 @@ export class ChunkRewriter {
     return new GatewayError('upstream_in_band_error', cutMessage(`upstream reported an in-band stream error: ${told}`), {
       code: error.code,
       param: error.param,
+      recorded: withoutWords('upstream reported an in-band stream error', error.code),
       upstreamStatus: error.upstreamStatus,
     })
   }

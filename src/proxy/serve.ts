@@ -32,6 +32,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const { clock, config } = gateway
   exchange.handler = endpoint.name
   const { snapshot } = gateway.store // one view of the configuration for the whole request
+  gateway.exporters.sync(snapshot)
   const callerKey = authenticate(snapshot, request.headers, clock.now())
   gateway.metrics.authenticated('api_key', 'none')
   exchange.labels = labelsOfCaller(callerKey)

@@ -20,7 +20,7 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
     // What became of an answer that had begun.
     if (exchange.error) {
       attempt.errorKind ??= exchange.error.kind
-      attempt.errorMessage ??= exchange.error.message
+      attempt.errorMessage ??= exchange.error.recorded
     } else if (exchange.status === 499) attempt.errorKind ??= 'client_disconnected'
   }
   // A failed request has no tokens; an answer that was cut has its prompt and what came until then (proxy-01 §11).

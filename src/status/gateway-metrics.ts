@@ -115,17 +115,12 @@ function deployments({ store, modelHealth, clock }: Gateway): ToldFamily[] {
 const one = (family: Family, value: number): ToldFamily => ({ family, samples: [{ value }] })
 
 function ledgerFamilies({ ledger, budgets, registry }: Gateway): ToldFamily[] {
-  const { state, bytes, queued, written } = ledger.status
+  const { state, isWriting, bytes, queued, written } = ledger.status
   // A ledger that nobody wants is not down.
   const told =
     state === 'disabled'
       ? []
-      : [
-          one(LEDGER_UP, state === 'ok' ? 1 : 0),
-          one(LEDGER_BYTES, bytes),
-          one(LEDGER_QUEUED, queued),
-          one(LEDGER_WRITTEN, written),
-        ]
+      : [one(LEDGER_UP, isWriting ? 1 : 0), one(LEDGER_BYTES, bytes), one(LEDGER_QUEUED, queued), one(LEDGER_WRITTEN, written)]
   return [
     ...told,
     one(BUDGETS_UP, budgets.health.state === 'ok' ? 1 : 0),

@@ -51,7 +51,17 @@ export function memoryLedger(status: Partial<LedgerStatus> = {}): MemoryLedger {
       return stored.filter(({ record }) => record.requestId === requestId)
     },
     status: {
-      ...{ state: 'ok', problem: undefined, queued: 0, written: 0, dropped: 0, bytes: 0, bytesMax: 0, oldestMs: undefined },
+      ...{
+        state: 'ok',
+        isWriting: true,
+        problem: undefined,
+        queued: 0,
+        written: 0,
+        dropped: 0,
+        bytes: 0,
+        bytesMax: 0,
+        oldestMs: undefined,
+      },
       ...status,
     },
     async close() {},

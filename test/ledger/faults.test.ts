@@ -127,6 +127,8 @@ describe('a ledger whose file has a fault', () => {
     opened.ledger.record(record())
     await until(() => opened.status().written === 1)
     expect(await problemOf(opened)).toMatch(/was damaged and lies at .*usage\.db\.corrupt-.* now, a new one was begun/)
+    // Degraded, because somebody has to look at it; nothing is lost any more.
+    expect(opened.status()).toMatchObject({ state: 'degraded', isWriting: true })
     const [aside = '', ...others] = asides()
     expect(others).toEqual([])
     expect(readFileSync(join(place.folder, aside)).equals(content)).toBe(true)

@@ -196,7 +196,7 @@ describe('a thread that ends or does not answer', () => {
 
   test('a writer that does not answer keeps the end of the gateway only so long', async () => {
     const silent: StartThread = onMessage => {
-      const report = { problem: undefined, bytes: 0, oldestMs: undefined }
+      const report = { problem: undefined, isWriting: true, bytes: 0, oldestMs: undefined }
       const tell = onMessage as (message: FromWriter) => void
       return { send: message => message.kind === 'write' && tell({ kind: 'report', report }), hold() {}, release() {}, end() {} }
     }

@@ -94,8 +94,9 @@ function summed(records: readonly UsageRecord[], groupBy: readonly Grouping[]): 
     }
     const latency = bucket(each.totalMs ?? 0, LATENCY_BOUNDS_MS)
     row.latencyCounts[latency] = (row.latencyCounts[latency] ?? 0) + 1
+    // A stream without a first event has no time to it.
+    if (!each.isStream || each.upstreamTtftMs === undefined) continue
     const ttftMs = each.downstreamMs ?? each.upstreamTtftMs
-    if (!each.isStream || ttftMs === undefined) continue
     const ttft = bucket(ttftMs, TTFT_BOUNDS_MS)
     row.ttftCounts[ttft] = (row.ttftCounts[ttft] ?? 0) + 1
   }

@@ -33,9 +33,9 @@ describe('a line', () => {
 
   test('quotes and escapes what could end a value or a line', () => {
     const { log, writes } = openLog()
-    log.warn('two\r\nlines', { a: 'say "hi" \\ ', b: 'x\ny', c: '\u001b[31m', d: 'grüße\u2028', e: '' })
+    log.warn('two\r\nlines', { a: 'say "hi" \\ ', b: 'x\ny', c: '\u001b[31m', d: 'grüße\u2028\u202e', e: '' })
     expect(writes).toEqual([
-      '2026-03-01T12:00:00.250Z  WARN aisix: two lines a="say \\"hi\\" \\\\ " b="x\\ny" c="\\u001b[31m" d="grüße\\u2028" e=""\n',
+      '2026-03-01T12:00:00.250Z  WARN aisix: two lines a="say \\"hi\\" \\\\ " b="x\\ny" c="\\u001b[31m" d="grüße\\u2028\\u202e" e=""\n',
     ])
   })
 

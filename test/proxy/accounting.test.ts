@@ -487,6 +487,40 @@ describe('other paths', () => {
   })
 })
 
+describe('what upstreams say of a request', () => {
+  const echo = { message: `bad input: ${PROMPT}`, code: 'bad_input' }
+
+  test.each<[string, Handler, boolean, string]>([
+    ['in a 4xx', (_request, connection) => connection.json(422, { error: echo }), false, 'upstream returned 422 (bad_input)'],
+    [
+      'in a 4xx that is no envelope',
+      (_request, connection) => connection.json(422, { detail: [{ loc: ['body'], input: PROMPT }] }),
+      false,
+      'upstream returned 422',
+    ],
+    [
+      'inside a 200',
+      (_request, connection) => connection.json(200, { error: echo }),
+      false,
+      'upstream returned an unparseable body: upstream reported an error (bad_input)',
+    ],
+    [
+      'inside a stream',
+      (_request, connection) => connection.sse([chatChunk({ content: REPLY }), { error: echo }]),
+      true,
+      'upstream reported an in-band stream error (bad_input)',
+    ],
+  ])('%s is for the caller: logs and records have what happened and its code', async (_where, handler, stream, recorded) => {
+    upstream.answer(handler)
+    const { text } = await answerOf(await gateway.chat({ messages: [{ role: 'user', content: PROMPT }], stream }))
+    expect(text).toContain(PROMPT)
+    const { record, line } = await told()
+    expect(record?.errorMessage).toBe(recorded)
+    expect(line).toContain(`error="${recorded}"`)
+    // That the prompt is nowhere else, the end of every test of this file looks for.
+  })
+})
+
 describe('traces and content', () => {
   test('an inbound traceparent is taken over, one that is malformed is not', async () => {
     const [traceId, spanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331']

@@ -250,6 +250,8 @@ test('an answer over 64 MiB is relayed whole and as it is', async () => {
   expect(last).toBe(tail)
   expect(bytes).toBe(mebibytes * piece.byteLength + head.length + tail.length)
   await gateway.idle()
+  // Nobody has read it: what it is charged with is an estimate of its bytes.
+  expect(gateway.telemetry.records.at(-1)).toMatchObject({ isEstimated: true, completionTokens: Math.ceil(bytes / 4) })
 })
 
 test('an error object in a 2xx is 502 upstream_decode_error that tells its words', async () => {
