@@ -259,9 +259,14 @@ function warningsOfAddress({ provider, adapter, api_base = '' }: ProviderKey): s
 }
 
 function warningsOfCollector({ endpoint, headers, sample_rate, content_mode }: OtlpHttpExporter): string[] {
-  const { pathname } = new URL(endpoint)
+  const { pathname, search } = new URL(endpoint)
   const warnings = warningsOfPlainHttp(endpoint, headers === undefined ? 'records' : 'records and the values of headers')
   if (pathname === '/') warnings.push('endpoint has no path, and nothing is appended to it: most collectors expect /v1/traces')
+  if (search !== '') {
+    warnings.push(
+      'endpoint has a query, which everybody with an admin key can read: give a credential in headers, which are masked',
+    )
+  }
   if (sample_rate === 0) warnings.push('sample_rate is 0, so nothing is delivered')
   if (content_mode === 'full') {
     warnings.push('content_mode is "full": the texts of requests and answers are delivered, whatever they hold')

@@ -372,6 +372,7 @@ describe('what has no effect, or another one than it seems', () => {
       'endpoint is plain http, so records and the values of headers cross the network in clear text',
     ],
     ['no path', otlpExporter({ endpoint: 'http://localhost:4318' }), 'endpoint has no path'],
+    ['a query', otlpExporter({ endpoint: 'https://collector.example/v1/traces?token=x' }), 'endpoint has a query'],
     ['a rate of 0', otlpExporter({ sample_rate: 0 }), 'sample_rate is 0, so nothing is delivered'],
     ['content', otlpExporter({ content_mode: 'full' }), 'content_mode is "full": the texts of requests'],
     ['a store of this machine', s3Exporter(), null],
