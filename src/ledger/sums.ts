@@ -70,9 +70,10 @@ export class Sums {
     // As a record tells `unpriced`: where nothing was used, the cost is known to be 0.
     if (!(flags & FLAG.priced) && tokens > 0) this.unpricedRequests += 1
     if (row.totalMs >= 0) this.count(bucketOf(row.totalMs, LATENCY_BOUNDS_MS))
-    if (!(flags & FLAG.stream)) return
+    // A stream that was refused, or failed before its first event, has a time until its caller knew, and none to a first token.
+    if (!(flags & FLAG.stream) || row.upstreamTtftMs < 0) return
     const ttftMs = row.downstreamMs >= 0 ? row.downstreamMs : row.upstreamTtftMs
-    if (ttftMs >= 0) this.count(LATENCY_BUCKETS + bucketOf(ttftMs, TTFT_BOUNDS_MS))
+    this.count(LATENCY_BUCKETS + bucketOf(ttftMs, TTFT_BOUNDS_MS))
   }
 
   merge(other: Sums): void {

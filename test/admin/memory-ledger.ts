@@ -126,8 +126,8 @@ function sum(records: readonly UsageRecord[], { fromMs, toMs, groupBy, filter }:
     if (record.isEstimated) row.estimatedRequests += 1
     if (!record.isPriced && record.promptTokens + record.completionTokens > 0) row.unpricedRequests += 1
     if (record.totalMs !== undefined) count(row.latencyCounts, LATENCY_BOUNDS_MS, record.totalMs)
-    const ttftMs = record.isStream ? (record.downstreamMs ?? record.upstreamTtftMs) : undefined
-    if (ttftMs !== undefined) count(row.ttftCounts, TTFT_BOUNDS_MS, ttftMs)
+    const { isStream, upstreamTtftMs, downstreamMs = upstreamTtftMs } = record
+    if (isStream && upstreamTtftMs !== undefined) count(row.ttftCounts, TTFT_BOUNDS_MS, downstreamMs ?? 0)
   }
   return { rows: [...rows.values()], names }
 }
