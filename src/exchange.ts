@@ -100,7 +100,7 @@ export type Outcome = 'success' | 'error' | 'client_disconnected'
 
 /**
  * The record of one request: opened when it arrives, settled once when it is over, however it ends. Stages add to it;
- * none decides by reading it. Access log, and later metrics, usage records and limits, are written from it.
+ * none decides by reading it. Access log, metrics, usage records, budgets and limits are written from it.
  */
 export class Exchange {
   /** Name of the endpoint: `chat`, `embeddings` …; undefined before one is known. */
@@ -110,7 +110,7 @@ export class Exchange {
   requestedModel: string | undefined
   /** Scheme, host and port of the upstream: for the log alone, callers never see it. */
   upstreamOrigin: string | undefined
-  /** Headers of the caller; undefined where nobody will ask for them. */
+  /** Headers of the caller, for what is told of its program and its trace. */
   callerHeaders: Headers | undefined
   /** The caller's program, in its own words. */
   userAgent: string | undefined
@@ -124,7 +124,7 @@ export class Exchange {
   /** Events of a stream that carried text, reasoning or arguments, and how many bytes of those: the base of estimates. */
   contentEvents = 0
   contentBytes = 0
-  /** The group that was asked for, where one was; `model` is then the member that was tried last. */
+  /** Alias and id of the group that was asked for, where one was; `labels.model` is then the member that was tried last. */
   group: string | undefined
   groupId: string | undefined
   /** What the request holds of the limits of its key, its model and the policies, from admission until it settles. */
@@ -227,7 +227,7 @@ export class Exchange {
   }
 }
 
-/** Text of a request and its answer that is kept for exporters, each up to `bytesMax` UTF-16 units. */
+/** Text of a request and its answer that is kept for exporters, each up to `unitsMax` UTF-16 units. */
 export class Capture {
   prompt = ''
   response = ''

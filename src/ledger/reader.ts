@@ -1,4 +1,4 @@
-import type { Labels } from '../exchange.ts'
+import { type Labels, NO_LABELS } from '../exchange.ts'
 import type { UsageRecord } from '../telemetry/usage-record.ts'
 import { countOf, mayHaveRequest } from './block.ts'
 import { entityIds } from './dictionary.ts'
@@ -90,7 +90,7 @@ function rowReader(file: OpenLedger, strings: Map<number, string>, labels: Map<n
     if (!known) {
       const [[content] = []] = file.values('SELECT content FROM labels WHERE id = ?', id)
       const stored: Partial<Labels> = typeof content === 'string' ? JSON.parse(content) : {}
-      known = { ...ABSENT_LABELS, ...stored }
+      known = { ...NO_LABELS, ...stored }
       if (labels.size >= KNOWN_MAX) labels.clear()
       labels.set(id, known)
     }
@@ -142,21 +142,6 @@ function rowReader(file: OpenLedger, strings: Map<number, string>, labels: Map<n
     }
     return { seq: number(0), record }
   }
-}
-
-const ABSENT_LABELS: Labels = {
-  apiKeyId: '',
-  teamId: '',
-  userId: '',
-  userName: '',
-  name: '',
-  modelId: '',
-  model: '',
-  isMember: false,
-  provider: '',
-  upstreamModel: '',
-  providerKeyId: '',
-  providerKeyName: '',
 }
 
 type Block = { first: number; last: number; fromMs: number; toMs: number; rows: number; failed: number; isSealed: boolean }
