@@ -52,6 +52,7 @@ function mixedRecords(nowMs: number): UsageRecord[] {
       isPriced: random(4) > 0,
       isStream: random(2) === 0,
       totalMs: isTerminal ? random(700_000) : undefined,
+      upstreamTtftMs: random(3) === 0 ? undefined : random(400_000),
       downstreamMs: isTerminal ? random(400_000) : undefined,
       isTerminal,
     })

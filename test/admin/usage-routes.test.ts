@@ -236,6 +236,7 @@ describe('the sums of /admin/v1/usage', () => {
         costPico: index * 7_777_777_777,
         totalMs: index * 10,
         isStream: index % 2 === 0,
+        upstreamTtftMs: index * 2,
         downstreamMs: index * 3,
       }),
     )
@@ -252,7 +253,7 @@ describe('the sums of /admin/v1/usage', () => {
 describe('the table of /admin/v1/usage', () => {
   test('has a line of names and the rows, is downloaded under the time that it covers, and quotes what must be', async () => {
     const labels = { modelId: 'm"1', model: 'one, "two"\nthree' }
-    const admin = open([usageRecord({ labels, costPico: 250_000_000, isStream: true, downstreamMs: 60 })])
+    const admin = open([usageRecord({ labels, costPico: 250_000_000, isStream: true, upstreamTtftMs: 55, downstreamMs: 60 })])
     const answer = await admin.get('/admin/v1/usage?format=csv&group_by=day,model&from=2026-11-01')
     expect(answer.headers.get('content-type')).toBe('text/csv; charset=utf-8')
     expect(answer.headers.get('content-disposition')).toBe('attachment; filename="aisix-usage-20261101T0000Z-20261101T1100Z.csv"')
