@@ -114,9 +114,10 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const { upstream } = target
   const url = upstream.urls[endpoint.operation]
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
+  // Before the record of the attempt, which would count as one that reached out to the upstream.
+  if (caller.isGone) throw clientGone()
   const record = openAttempt(exchange, kind, target.price, input.monotonic())
   const open = new OpenAttempt(caller)
-  if (caller.isGone) throw open.explain(undefined)
   try {
     open.arm(question.isStream ? target.streamTimeoutMs : target.timeoutMs)
     const asksUsage = question.isStream && !question.hasStreamOptions && upstream.asksUsage

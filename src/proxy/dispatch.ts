@@ -149,8 +149,10 @@ async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayE
       if (failure.kind === 'budget_exceeded') input.budgets.reject(failure)
       return giveUp(input, everyTargetIsFull(failure, soonestSecs))
     }
-    // A member that has no room is no failure: groups that fill one server after the other would log every request twice.
-    logAttempt(input.log, isFull(failure) ? 'debug' : 'info', exchange, failure, 'fallback')
+    // A member that has no room or no budget left is no failure: groups that fill one server after the other would log every
+    // request twice.
+    const isUsual = isFull(failure) || failure.kind === 'budget_exceeded'
+    logAttempt(input.log, isUsual ? 'debug' : 'info', exchange, failure, 'fallback')
     exchange.passOn()
     index += 1
     tried = 1

@@ -6,7 +6,7 @@ import { toBytes, utf8ToBinary } from '../wire/members.ts'
 import type { Answer, UpstreamStream } from './attempt.ts'
 import type { Caller } from './caller.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
-import { logCause, settle } from './settle.ts'
+import { isRejected, logCause, settle } from './settle.ts'
 
 export const SERVER = `AISIX/${VERSION}`
 
@@ -129,7 +129,7 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
   const known = toGatewayError(error)
   exchange.error = known
   exchange.status = known.status
-  if (known.status === 401 && exchange.attempts.length === 0) {
+  if (isRejected(exchange)) {
     // Rejected credentials show here alone: a class, an address, never the credential.
     const denied = DENIALS[known.kind]
     if (denied) gateway.metrics.authenticated(...denied)

@@ -29,13 +29,18 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   noteHealth(gateway, exchange)
   exchange.release(gateway.clock.now())
   // Rejected credentials are told by `aisix_auth_decisions_total` and one line of the log, and nowhere else.
-  if (exchange.status === 401 && exchange.attempts.length === 0) return
+  if (isRejected(exchange)) return
   exchange.userAgent = exchange.callerHeaders?.get('user-agent') ?? undefined
   account(gateway, exchange, settledAt)
   const log = gateway.log.as('access')
   if (!log.enabled('info')) return
   log.tell(ACCESS_LINE, exchange)
   if (attempt?.providerRequestId !== undefined) log.tell(CALL_LINE, exchange)
+}
+
+/** The caller's credential was not accepted. A 401 to a caller that is known speaks of the upstream's credential. */
+export function isRejected({ status, labels }: Exchange): boolean {
+  return status === 401 && labels.apiKeyId === ''
 }
 
 /** What an answer that had begun says of its upstream; tries that failed before it have been noted where they failed. */

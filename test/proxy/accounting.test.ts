@@ -1,5 +1,7 @@
 /** What is told of a request when it is over: one table over every endpoint and every way in which a request can end. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { GatewayError } from '../../src/errors.ts'
+import { createProxyApp } from '../../src/proxy/app.ts'
 import { RateLimit } from '../../src/resources/rate-limit.ts'
 import { chatAnswer, chatChunk, type FakeUpstream, fakeUpstream, type Handler } from '../fake-upstream.ts'
 import {
@@ -518,6 +520,62 @@ describe('what upstreams say of a request', () => {
     expect(record?.errorMessage).toBe(recorded)
     expect(line).toContain(`error="${recorded}"`)
     // That the prompt is nowhere else, the end of every test of this file looks for.
+  })
+})
+
+describe('requests that ask no upstream', () => {
+  test('a 401 for the credential of the provider key is no rejected caller: it is recorded and logged as any other', async () => {
+    await gateway.stop()
+    gateway = await startGateway({ upstream: upstream.url, providerKey: { secret: 'line\nbreak' } })
+    expect((await answerOf(await gateway.chat())).status).toBe(401)
+    const { record, metrics, line } = await told()
+    expect(record).toMatchObject({ status: 401, errorClass: 'authentication_error', attemptKind: undefined })
+    expect(line).toContain('error_kind="invalid_upstream_credentials"')
+    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toMatchObject({ status: '401', outcome: 'client_error' })
+    expect(only(metrics, 'aisix_auth_decisions_total').labels).toMatchObject({ result: 'allowed' })
+    expect(gateway.logs.filter(each => each.includes('auth rejected'))).toHaveLength(0)
+  })
+
+  test('a caller that has left before an upstream is asked counts at no deployment', async () => {
+    const app = createProxyApp(gateway.gateway, { ca: [], cert: undefined, key: undefined, verify: true })
+    const before = upstream.requests.length
+    const body = JSON.stringify({ model: ALIAS, messages: [{ role: 'user', content: PROMPT }] })
+    const leaving = new AbortController()
+    gateway.telemetry.budgets.refusal = () => void leaving.abort()
+    const answer = await app.fetch(
+      new Request(`${gateway.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: {
+          authorization: `Bearer ${CALLER_KEY}`,
+          host: 'gateway',
+          'content-type': 'application/json',
+          'content-length': String(body.length),
+        },
+        body,
+        signal: leaving.signal,
+      }),
+    )
+    expect(answer.status).toBe(499)
+    const { record, metrics } = await told()
+    expect(record).toMatchObject({ status: 499, errorClass: 'client_disconnected', attemptKind: undefined })
+    expect(families(metrics).has('aisix_deployment_requests_total')).toBe(false)
+    expect(upstream.requests).toHaveLength(before)
+  })
+
+  test('a member whose budget is used up is passed over, without a line of the log for every request', async () => {
+    const other = await gateway.addModel({ display_name: 'other' })
+    await gateway.addGroup('fleet', { targets: [ALIAS, 'other'] })
+    gateway.telemetry.budgets.memberRefusal = (_snapshot, id) =>
+      id === other.id ? undefined : new GatewayError('budget_exceeded', 'budget "x" is used up')
+    upstream.answer((_request, connection) => connection.json(200, chatAnswer(REPLY)))
+    expect((await answerOf(await gateway.chat({ model: 'fleet' }))).status).toBe(200)
+    const { records, metrics } = await told(2)
+    expect(records.map(({ errorClass, status }) => [errorClass, status])).toEqual([
+      ['budget_exceeded', 429],
+      [undefined, 200],
+    ])
+    expect(only(metrics, 'aisix_deployment_requests_total').labels).toMatchObject({ model: 'other' })
+    expect(gateway.logs.filter(each => each.includes('another follows'))).toEqual([expect.stringMatching(/ DEBUG upstream: /)])
   })
 })
 
