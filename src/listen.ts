@@ -67,6 +67,11 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   const log = createLog({ filter, format, gatherMs: LOG_GATHER_MS })
   process.on('unhandledRejection', error => logStranger(log, 'unhandled rejection', error))
   process.on('uncaughtException', error => logStranger(log, 'uncaught exception', error))
+  // Its process ends at once: what the log has gathered would be lost, and may say why.
+  const refuseStart = async (message: string) => {
+    await log.flush(FLUSH_MS)
+    return failStart(message)
+  }
   for (const warning of warnings) log.as('config').warn(warning)
   for (const line of debug) log.as('config').debug(line)
   if (!isRestarted) {
@@ -80,7 +85,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     gateway = await openGateway(loaded, registry, log)
   } catch (error) {
     if (!(error instanceof StoreOpenError)) throw error
-    return failStart(`store open failed: ${error.message}`)
+    return refuseStart(`store open failed: ${error.message}`)
   }
 
   const listeners: Listener[] = []
@@ -91,7 +96,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     if (!(error instanceof BindError)) throw error
     for (const { server } of listeners) server.stop(true)
     await closeGateway(gateway)
-    return failStart(error.message)
+    return refuseStart(error.message)
   }
   log.info('gateway started', {
     version: VERSION,

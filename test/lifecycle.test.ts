@@ -187,6 +187,13 @@ describe('a start that is refused', () => {
     expect((await fetch(`${gateway.proxyUrl}/livez`)).status).toBe(200)
   })
 
+  test('what was to be warned of is said before', async () => {
+    writeConfig('proxy: { addr: "127.0.0.1:0" }\nstore: { path: nowhere/store.db }\nupstream: { tls: { verify: false } }\n')
+    const { exit, stderr } = await aisix('--config', 'config.yaml')
+    expect(exit).toBe(1)
+    expect(stderr).toMatch(/WARN config: .*upstream\.tls\.verify: .*\nstore open failed: /)
+  })
+
   test('a store that is damaged: 1, and not a byte of it is changed', async () => {
     const page = Buffer.alloc(8192, 0xa5)
     page.write('SQLite format 3\0', 0, 'latin1')
