@@ -40,7 +40,10 @@ export const COMPATIBILITY: readonly { keys: readonly string[]; why: string }[] 
   },
   { keys: ['observability.access_log'], why: 'observability.log_level decides whether access lines are written' },
   { keys: ['observability.metrics.otlp'], why: 'metrics are served by observability.metrics.prometheus' },
-  { keys: ['observability.tracing.otlp'], why: 'this version sends no traces' },
+  {
+    keys: ['observability.tracing.otlp'],
+    why: 'traces are sent by observability_exporters of kind otlp_http, which are resources',
+  },
   { keys: ['managed'], why: 'there is no hosted control plane' },
 ]
 
