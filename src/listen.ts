@@ -82,7 +82,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   const registry = new Registry(metricsConfig.max_series, metricFamilies(metricsConfig.buckets))
   let gateway: Gateway
   try {
-    gateway = await openGateway(loaded, registry, log)
+    gateway = await openGateway(loaded, env, registry, log)
   } catch (error) {
     if (!(error instanceof StoreOpenError)) throw error
     return refuseStart(`store open failed: ${error.message}`)
@@ -132,7 +132,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
 }
 
 /** throws: StoreOpenError; whatever else cannot be opened is told by health, and the gateway serves without it */
-async function openGateway({ config, tls }: LoadedConfig, registry: Registry, log: Log): Promise<Gateway> {
+async function openGateway({ config, tls }: LoadedConfig, env: Environment, registry: Registry, log: Log): Promise<Gateway> {
   const clock = systemClock
   const { metrics, service_name: serviceName } = config.observability
   const { enabled, path, retention_days: retentionDays, max_bytes: bytesMax } = config.usage
@@ -156,7 +156,7 @@ async function openGateway({ config, tls }: LoadedConfig, registry: Registry, lo
       registry,
       clock,
       fetch: runtimeFetch,
-      env: process.env,
+      env,
       tls: upstreamTls(config, tls),
       proxy: config.upstream.proxy,
       serviceName,
@@ -166,8 +166,10 @@ async function openGateway({ config, tls }: LoadedConfig, registry: Registry, lo
 }
 
 /** Once nothing is in flight: what is recorded and charged reaches the disk, what is queued the collectors, if they take it. */
-async function closeGateway({ store, ledger, budgets, exporters }: Gateway): Promise<void> {
-  await Promise.all([ledger.close(), budgets.close(), exporters.close(EXPORT_MS)])
+async function closeGateway({ store, ledger, budgets, exporters, log }: Gateway): Promise<void> {
+  const closed = await Promise.allSettled([ledger.close(), budgets.close(), exporters.close(EXPORT_MS)])
+  // One that fails keeps neither the others nor the store from being closed in good order.
+  for (const each of closed) if (each.status === 'rejected') logStranger(log, 'closing failed', each.reason)
   await store.close()
 }
 

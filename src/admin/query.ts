@@ -97,7 +97,7 @@ export function splitList(text: string): string[] {
  * in: an RFC 3339 time, a date (its first moment in UTC), or whole seconds since 1970
  * out: epoch milliseconds; undefined for anything else, days that no calendar has included
  */
-export function instantOf(text: string): number | undefined {
+function instantOf(text: string): number | undefined {
   if (/^\d{1,12}$/.test(text)) return inRange(Number(text) * 1000)
   const [, date, time, offset] =
     /^(\d{4}-\d{2}-\d{2})(?:[Tt](\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)([Zz]|[+\- ]\d{2}:\d{2}))?$/.exec(text) ?? []

@@ -127,7 +127,14 @@ export function createExporters(options: ExportersOptions): Exporters {
         if (known?.entry === entry) {
           before.delete(entry.id)
           now.push(known)
-        } else now.push(start(entry, known?.counts ?? { delivered: 0, dropped: 0, failed: 0 }))
+        } else {
+          try {
+            now.push(start(entry, known?.counts ?? { delivered: 0, dropped: 0, failed: 0 }))
+          } catch (error) {
+            // It is synchronized with every request: what one exporter cannot do must cost neither a request nor the others.
+            log.error('an exporter could not be started', { exporter: entry.value.name, error: String(error) })
+          }
+        }
       }
       running = now
       wantContent = now.filter(({ contentBytesMax }) => contentBytesMax > 0)

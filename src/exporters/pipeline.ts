@@ -12,9 +12,9 @@ export const HELD_BYTES_MAX = 32 * 1024 * 1024
 /** Bytes of one delivery, unless one request alone has more: what a collector takes by default is 20 MiB. */
 const BATCH_BYTES = 4 * 1024 * 1024
 /** Deliveries that are under way at a time: a collector far away answers no more than so many batches a round trip. */
-export const DELIVERIES_MAX = 4
+const DELIVERIES_MAX = 4
 /** Further tries of a delivery. */
-export const RETRIES = 4
+const RETRIES = 4
 
 /** Milliseconds. */
 export type Pace = {

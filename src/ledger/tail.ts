@@ -5,9 +5,9 @@ import { addToRollups } from './rollup.ts'
 import { type Addend, SumsByHour } from './sums.ts'
 
 /** Rows of a block: a page of a rare key reads some hundred blocks, the headers of ten million rows are 2,500. */
-export const BLOCK_ROWS = 4_096
+const BLOCK_ROWS = 4_096
 /** Rows that wait for the roll-ups: many labels share them, and a question can still read them one by one. */
-export const ROLLUP_ROWS = 16_384
+const ROLLUP_ROWS = 16_384
 /** After this long, what waits is sealed and rolled up as it is, so that it can be pruned when its time comes. */
 const SETTLE_MS = 3_600_000
 

@@ -14,7 +14,7 @@ export interface Catalog {
 /** The imported file cannot be used. The message says why and what to do, and holds no path but its name. */
 export class CatalogUnreadable extends Error {}
 
-export const CATALOG_BYTES_MAX = 32 * 1024 * 1024
+const CATALOG_BYTES_MAX = 32 * 1024 * 1024
 
 export function catalogPath(storePath: string): string {
   return join(dirname(storePath), 'catalog.json')

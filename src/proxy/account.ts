@@ -89,7 +89,7 @@ function reportOf({ exchange, settledAt, now }: Scope, records: readonly UsageRe
 }
 
 /** source: W3C Trace Context, "traceparent Header": version 00, or a later one that begins like it; ids of zeros are invalid */
-const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:$|-)/
+const TRACEPARENT = /^(?:00(?=.{53}$)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:$|-)/
 
 function traceParent({ callerHeaders }: Exchange): RequestReport['parent'] {
   const header = callerHeaders?.get('traceparent')

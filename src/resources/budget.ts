@@ -3,7 +3,6 @@ import { isTimeZone } from '../lib/time-zone.ts'
 import { defaulted, optional, text } from './fields.ts'
 
 export const BUDGET_SCOPES = ['api_key', 'team', 'user', 'model', 'all'] as const
-export type BudgetScope = (typeof BUDGET_SCOPES)[number]
 export const BUDGET_PERIODS = ['day', 'week', 'month', 'total'] as const
 export type BudgetPeriod = (typeof BUDGET_PERIODS)[number]
 

@@ -73,7 +73,8 @@ export function createClientType(
         : (own.find(({ matches }) => matches(text))?.client ??
           KNOWN_CLIENTS.find(([part]) => text.includes(part))?.[1] ??
           'other')
-    // Callers say what they like here.
+    // Callers say what they like here, and as much of it as a head may have.
+    if (userAgent.length > LOOKED_AT) return client
     if (known.size >= REMEMBERED_MAX) known.clear()
     known.set(userAgent, client)
     return client

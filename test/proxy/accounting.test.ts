@@ -584,10 +584,16 @@ describe('traces and content', () => {
     const [traceId, spanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331']
     upstream.answer((_request, connection) => connection.json(200, chatAnswer(REPLY)))
     await answerOf(await gateway.chat({}, { traceparent: `00-${traceId}-${spanId}-01` }))
-    for (const wrong of [`00-${traceId}-${spanId}`, `ff-${traceId}-${spanId}-01`, `00-${'0'.repeat(32)}-${spanId}-01`, 'x']) {
+    for (const wrong of [
+      `00-${traceId}-${spanId}`,
+      `00-${traceId}-${spanId}-01-x`,
+      `ff-${traceId}-${spanId}-01`,
+      `00-${'0'.repeat(32)}-${spanId}-01`,
+      'x',
+    ]) {
       await answerOf(await gateway.chat({}, { traceparent: wrong }))
     }
-    expect(gateway.telemetry.records.map(record => record.traceId)).toEqual([traceId, undefined, undefined, undefined, undefined])
+    expect(gateway.telemetry.records.map(record => record.traceId)).toEqual([traceId, ...new Array(5).fill(undefined)])
   })
 
   test.each(ENDPOINTS)('$name: an exporter that wants content gets what was asked and what was answered', async asked => {
