@@ -169,7 +169,11 @@ describe('keys for compatibility', () => {
       'observability.metrics.otlp.endpoint',
       'metrics are served',
     ],
-    ['observability: {tracing: {otlp: {sample_ratio: 0.5}}}', 'observability.tracing.otlp.sample_ratio', 'observability_exporters'],
+    [
+      'observability: {tracing: {otlp: {sample_ratio: 0.5}}}',
+      'observability.tracing.otlp.sample_ratio',
+      'observability_exporters',
+    ],
     [
       'managed: {snapshot_cache_path: /x, cp_endpoint: y}',
       'managed.snapshot_cache_path, managed.cp_endpoint',
