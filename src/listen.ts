@@ -173,15 +173,8 @@ async function closeGateway({ store, ledger, budgets, exporters, log }: Gateway)
   await store.close()
 }
 
-function upstreamTls(
-  {
-    upstream: {
-      tls: { verify },
-    },
-  }: Config,
-  { upstream }: LoadedConfig['tls'],
-): UpstreamTls {
-  return { ca: upstream.ca === undefined ? [] : [upstream.ca], cert: upstream.cert, key: upstream.key, verify }
+function upstreamTls(config: Config, { upstream: { ca, cert, key } }: LoadedConfig['tls']): UpstreamTls {
+  return { ca: ca === undefined ? [] : [ca], cert, key, verify: config.upstream.tls.verify }
 }
 
 /** The runtime's `fetch`, whose thread is there once the first request is: from then on it works in batches. */

@@ -19,7 +19,7 @@ export function account(gateway: Gateway, exchange: Exchange, settledAt: number)
   if (exchange.handler === undefined) return
 
   const now = clock.now()
-  const scope: Scope = { exchange, settledAt, now, cost, traceId: traceParent(exchange)?.traceId }
+  const scope: Scope = { exchange, settledAt, now, cost, parent: traceParent(exchange) }
   const records: UsageRecord[] = []
   if (attempts.length <= 1) records.push(recordOf(scope, attempt))
   else for (const each of attempts) records.push(recordOf(scope, each))
@@ -30,9 +30,9 @@ export function account(gateway: Gateway, exchange: Exchange, settledAt: number)
   if (exporters.isActive && exporters.wants(exchange.requestId)) exporters.offer(reportOf(scope, records))
 }
 
-type Scope = { exchange: Exchange; settledAt: number; now: number; cost: number; traceId: string | undefined }
+type Scope = { exchange: Exchange; settledAt: number; now: number; cost: number; parent: RequestReport['parent'] }
 
-function recordOf({ exchange, settledAt, now, cost, traceId }: Scope, attempt: Attempt | undefined): UsageRecord {
+function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: Attempt | undefined): UsageRecord {
   const isTerminal = attempt === exchange.attempt
   const { error, endpoint, startedAt, firstByteAt, status } = exchange
   const usage = isTerminal ? exchange.usage : undefined
@@ -44,7 +44,7 @@ function recordOf({ exchange, settledAt, now, cost, traceId }: Scope, attempt: A
     endpoint: endpoint.endpoint,
     inboundProtocol: endpoint.inboundProtocol,
     requestId: exchange.requestId,
-    traceId,
+    traceId: parent?.traceId,
     occurredAtMs: now - (settledAt - endedAt),
     requestedModel: exchange.requestedModel?.slice(0, TEXT_MAX),
     isStream: exchange.isStream,
@@ -73,7 +73,7 @@ function recordOf({ exchange, settledAt, now, cost, traceId }: Scope, attempt: A
   }
 }
 
-function reportOf({ exchange, settledAt, now }: Scope, records: readonly UsageRecord[]): RequestReport {
+function reportOf({ exchange, settledAt, now, parent }: Scope, records: readonly UsageRecord[]): RequestReport {
   const { capture, status } = exchange
   return {
     requestId: exchange.requestId,
@@ -82,7 +82,7 @@ function reportOf({ exchange, settledAt, now }: Scope, records: readonly UsageRe
     status,
     startedAtMs: now - (settledAt - exchange.startedAt),
     endedAtMs: now,
-    parent: traceParent(exchange),
+    parent,
     records,
     content: capture && status !== 401 && status !== 403 ? capture : undefined,
   }

@@ -1,4 +1,5 @@
 /** A ledger in memory that keeps the contract of src/ledger/ledger.ts, for tests of what asks it. */
+
 import { NO_LABELS } from '../../src/exchange.ts'
 import {
   LATENCY_BOUNDS_MS,
@@ -12,6 +13,7 @@ import {
   type UsageRow,
 } from '../../src/ledger/ledger.ts'
 import type { UsageRecord } from '../../src/telemetry/usage-record.ts'
+import { plainRecord } from '../plain-record.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -161,38 +163,17 @@ export function usageRecord({
   labels = {},
   ...more
 }: Partial<Omit<UsageRecord, 'labels'>> & { labels?: Partial<UsageRecord['labels']> } = {}): UsageRecord {
-  return {
+  return plainRecord({
     labels: { ...NO_LABELS, ...labels },
-    handler: 'chat',
-    endpoint: '/v1/chat/completions',
-    inboundProtocol: 'openai',
-    requestId: 'request-1',
-    traceId: undefined,
     occurredAtMs: Date.parse('2026-11-01T08:30:00Z'),
     requestedModel: 'llama-3-private',
-    isStream: false,
     promptTokens: 10,
     completionTokens: 5,
-    cachedTokens: 0,
-    reasoningTokens: 0,
-    isEstimated: false,
     upstreamMs: 80,
-    upstreamTtftMs: undefined,
     downstreamMs: 81,
     totalMs: 82,
-    status: 200,
     costPico: 1_500_000,
-    isPriced: true,
-    attemptIndex: 0,
-    attemptKind: 'initial',
-    isTerminal: true,
-    errorClass: undefined,
-    errorMessage: undefined,
-    finishReason: 'stop',
-    providerRequestId: undefined,
-    providerModelVersion: undefined,
     clientIp: '10.0.3.17',
-    userAgent: undefined,
     ...more,
-  }
+  })
 }

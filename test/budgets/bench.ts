@@ -1,4 +1,5 @@
 /** Budgets over a real file, with a clock that tests move and callers made of rows as the store has them. */
+
 import { Database } from 'bun:sqlite'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,6 +15,7 @@ import type { CallerKey } from '../../src/store/snapshot.ts'
 import type { Entry } from '../../src/store/store.ts'
 import type { UsageRecord } from '../../src/telemetry/usage-record.ts'
 import { ACTOR, sha256, testClock } from '../gateway.ts'
+import { plainRecord } from '../plain-record.ts'
 import { testRegistry } from '../telemetry.ts'
 
 /** An hour: nothing looks at the file by itself, tests call `flush`; what is in a hurry goes all the same. */
@@ -102,39 +104,14 @@ export function budget(members: Record<string, unknown>): Budget {
 }
 
 export function record(labels: Partial<Labels>, { pico = 0, tokens = 1, atMs }: Used, nowMs: number): UsageRecord {
-  return {
+  return plainRecord({
     labels: { ...NO_LABELS, ...labels },
-    handler: 'chat',
-    endpoint: '/v1/chat/completions',
-    inboundProtocol: 'openai',
-    requestId: 'request-1',
-    traceId: undefined,
     occurredAtMs: atMs ?? nowMs,
     requestedModel: 'alias',
-    isStream: false,
     promptTokens: tokens,
-    completionTokens: 0,
-    cachedTokens: 0,
-    reasoningTokens: 0,
-    isEstimated: false,
-    upstreamMs: 1,
-    upstreamTtftMs: undefined,
-    downstreamMs: 1,
-    totalMs: 1,
-    status: 200,
     costPico: pico,
     isPriced: pico > 0,
-    attemptIndex: 0,
-    attemptKind: 'initial',
-    isTerminal: true,
-    errorClass: undefined,
-    errorMessage: undefined,
-    finishReason: 'stop',
-    providerRequestId: undefined,
-    providerModelVersion: undefined,
-    clientIp: '127.0.0.1',
-    userAgent: undefined,
-  }
+  })
 }
 
 /** The labels of a caller's requests to a model. */

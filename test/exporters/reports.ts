@@ -1,6 +1,8 @@
 /** Reports of requests, as the gateway hands them to exporters. */
+
 import { type Labels, NO_LABELS } from '../../src/exchange.ts'
 import type { RequestReport, UsageRecord } from '../../src/telemetry/usage-record.ts'
+import { plainRecord } from '../plain-record.ts'
 
 export const AT_MS = Date.parse('2030-01-31T23:59:58.250Z')
 
@@ -20,13 +22,8 @@ export const LABELS: Labels = {
 }
 
 export function record(more: Partial<UsageRecord> = {}): UsageRecord {
-  return {
+  return plainRecord({
     labels: LABELS,
-    handler: 'chat',
-    endpoint: '/v1/chat/completions',
-    inboundProtocol: 'openai',
-    requestId: 'request-1',
-    traceId: undefined,
     occurredAtMs: AT_MS,
     requestedModel: 'llama-3',
     isStream: true,
@@ -34,26 +31,17 @@ export function record(more: Partial<UsageRecord> = {}): UsageRecord {
     completionTokens: 34,
     cachedTokens: 4,
     reasoningTokens: 3,
-    isEstimated: false,
     upstreamMs: 120.5,
     upstreamTtftMs: 20.4,
     downstreamMs: 21.6,
     totalMs: 125,
-    status: 200,
     costPico: 2_500_000,
-    isPriced: true,
-    attemptIndex: 0,
-    attemptKind: 'initial',
-    isTerminal: true,
-    errorClass: undefined,
-    errorMessage: undefined,
-    finishReason: 'stop',
     providerRequestId: 'chatcmpl-1',
     providerModelVersion: 'meta-llama/Llama-3.1-8B-Instruct',
     clientIp: '10.0.0.7',
     userAgent: 'OpenAI/Python 1.2',
     ...more,
-  }
+  })
 }
 
 /** A request of one attempt that went well. */

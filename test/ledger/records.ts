@@ -19,6 +19,7 @@ import { createLog } from '../../src/lib/log.ts'
 import { metricFamilies } from '../../src/telemetry/families.ts'
 import { Registry } from '../../src/telemetry/registry.ts'
 import type { UsageRecord } from '../../src/telemetry/usage-record.ts'
+import { plainRecord } from '../plain-record.ts'
 
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 86_400_000
@@ -38,40 +39,23 @@ export function labels(more: Partial<Labels> = {}): Labels {
 const SOME_LABELS = labels()
 
 export function record(more: Partial<UsageRecord> = {}): UsageRecord {
-  return {
+  return plainRecord({
     labels: SOME_LABELS,
-    handler: 'chat',
-    endpoint: '/v1/chat/completions',
-    inboundProtocol: 'openai',
     requestId: crypto.randomUUID(),
-    traceId: undefined,
     occurredAtMs: NOON,
     requestedModel: 'chat',
-    isStream: false,
     promptTokens: 12,
     completionTokens: 3,
-    cachedTokens: 0,
-    reasoningTokens: 0,
-    isEstimated: false,
     upstreamMs: 100,
-    upstreamTtftMs: undefined,
     downstreamMs: 101,
     totalMs: 102,
-    status: 200,
     costPico: 4_500_000,
-    isPriced: true,
-    attemptIndex: 0,
-    attemptKind: 'initial',
-    isTerminal: true,
-    errorClass: undefined,
-    errorMessage: undefined,
-    finishReason: 'stop',
     providerRequestId: 'chatcmpl-0123456789abcdef0123456789abcdef',
     providerModelVersion: 'org/model',
     clientIp: '10.0.0.7',
     userAgent: 'curl/8.5.0',
     ...more,
-  }
+  })
 }
 
 export const failure = (status: number, more: Partial<UsageRecord> = {}) =>
