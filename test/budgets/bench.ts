@@ -83,9 +83,10 @@ export function workbench(startMs = NOON) {
     edit,
     caller,
     gateway,
-    /** Another program's connection to the file. */
+    /** Another program's connection to the file. It waits its turn: a flush that a test did not wait for may hold the lock. */
     connect() {
       const db = new Database(path, { readwrite: true, strict: true })
+      db.run('PRAGMA busy_timeout = 5000')
       connections.push(db)
       return db
     },
