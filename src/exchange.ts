@@ -144,6 +144,8 @@ export class Exchange {
   /** Texts, where an exporter wants them. */
   capture: Capture | undefined
   settledAt: number | undefined
+  /** Its place among what is in flight. */
+  slot = -1
 
   constructor(
     readonly requestId: string,

@@ -1,7 +1,7 @@
 import type { Budgets } from './budgets/budget.ts'
 import type { Config } from './config.ts'
-import type { Exchange } from './exchange.ts'
 import type { Exporters } from './exporters/exporter.ts'
+import type { InFlight } from './in-flight.ts'
 import type { Ledger } from './ledger/ledger.ts'
 import type { Fetch } from './lib/fetch.ts'
 import type { Log } from './lib/log.ts'
@@ -52,6 +52,6 @@ export type Lifecycle = {
   /** Set by the first signal to stop. */
   isDraining: boolean
   /** Exchanges that have begun and not settled: requests whose answer, stream included, is not over. */
-  inFlight: Set<Exchange>
+  inFlight: InFlight
   startedAtMs: number
 }

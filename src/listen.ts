@@ -12,6 +12,7 @@ import {
 } from './config.ts'
 import { createExporters } from './exporters/fan-out.ts'
 import { type Gateway, systemClock } from './gateway.ts'
+import { InFlight } from './in-flight.ts'
 import { disabledLedger } from './ledger/disabled-ledger.ts'
 import { createLedger } from './ledger/sqlite-ledger.ts'
 import { batchThreads } from './lib/batch-thread.ts'
@@ -161,7 +162,7 @@ async function openGateway({ config, tls }: LoadedConfig, env: Environment, regi
       proxy: config.upstream.proxy,
       serviceName,
     }),
-    lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: clock.now() },
+    lifecycle: { isDraining: false, inFlight: new InFlight(), startedAtMs: clock.now() },
   }
 }
 

@@ -1,6 +1,7 @@
 /** A real gateway in this process, listening on a free port, with one provider key, one model and one API key in it. */
 import { loadConfig } from '../src/config.ts'
 import { type Clock, type Gateway, systemClock } from '../src/gateway.ts'
+import { InFlight } from '../src/in-flight.ts'
 import { runtimeFetch } from '../src/lib/fetch.ts'
 import { createLog } from '../src/lib/log.ts'
 import { createLimiter } from '../src/limits/limiter.ts'
@@ -137,7 +138,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     limiter: createLimiter(),
     remainingLimits: new RemainingLimits(),
     ...telemetry,
-    lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: clock.now() },
+    lifecycle: { isDraining: false, inFlight: new InFlight(), startedAtMs: clock.now() },
   }
   const app = createProxyApp(gateway, options.tls ?? { ca: [], cert: undefined, key: undefined, verify: true })
   // As src/listen.ts has it.

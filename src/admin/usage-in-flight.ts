@@ -9,7 +9,7 @@ import { inlineSchema } from './schema.ts'
 import { createNames } from './usage-names.ts'
 import { InFlightResponse, type Running } from './usage-schema.ts'
 
-export type InFlightOptions = { store: Store; clock: Clock; inFlight: ReadonlySet<Exchange> }
+export type InFlightOptions = { store: Store; clock: Clock; inFlight: Iterable<Exchange> }
 
 /** Paths and names of models are the callers' own text. */
 const CHARACTERS_MAX = 256

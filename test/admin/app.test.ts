@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { createAdminApp } from '../../src/admin/app.ts'
-import type { Exchange } from '../../src/exchange.ts'
 import { systemClock } from '../../src/gateway.ts'
+import { InFlight } from '../../src/in-flight.ts'
 import { silentLog } from '../../src/lib/log.ts'
 import { createModelHealth } from '../../src/model-health.ts'
 import { createCatalog } from '../../src/pricing/catalog-file.ts'
@@ -68,7 +68,7 @@ describe('authentication', () => {
       store: openMemoryStore(),
       log: silentLog,
       clock: systemClock,
-      lifecycle: { isDraining: false, inFlight: new Set<Exchange>(), startedAtMs: 0 },
+      lifecycle: { isDraining: false, inFlight: new InFlight(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
       budgets: testTelemetry().budgets,
@@ -216,7 +216,7 @@ describe('playground', () => {
       adminKeys: [ADMIN_KEY],
       log: silentLog,
       clock: systemClock,
-      lifecycle: { isDraining: false, inFlight: new Set(), startedAtMs: 0 },
+      lifecycle: { isDraining: false, inFlight: new InFlight(), startedAtMs: 0 },
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
       budgets: testTelemetry().budgets,

@@ -1,5 +1,6 @@
 import { type AdminOptions, createAdminApp } from '../../src/admin/app.ts'
 import type { Lifecycle } from '../../src/gateway.ts'
+import { InFlight } from '../../src/in-flight.ts'
 import { createLog, type Log } from '../../src/lib/log.ts'
 import { createModelHealth } from '../../src/model-health.ts'
 import { createCatalog } from '../../src/pricing/catalog-file.ts'
@@ -42,7 +43,7 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
   const time = { nowMs: Date.parse('2030-01-01T00:00:00Z') }
   const clock = { now: () => time.nowMs, monotonic: () => time.nowMs }
   const store = options.store ?? openMemoryStore({ clock })
-  const lifecycle: Lifecycle = { isDraining: false, inFlight: new Set(), startedAtMs: time.nowMs }
+  const lifecycle: Lifecycle = { isDraining: false, inFlight: new InFlight(), startedAtMs: time.nowMs }
   const lines: string[] = []
   const app = createAdminApp({
     store,
