@@ -10,7 +10,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Labels, NO_LABELS } from '../src/exchange.ts'
-import { encodeBatch } from '../src/ledger/batch.ts'
+import { BatchBuilder } from '../src/ledger/batch.ts'
 import type { Ledger, UsageQuestion } from '../src/ledger/ledger.ts'
 import { createLedger } from '../src/ledger/sqlite-ledger.ts'
 import { createWriter } from '../src/ledger/writer.ts'
@@ -133,6 +133,7 @@ function build(path: string): Built {
     if (message.kind === 'done' && !message.isWritten) throw new Error(`a batch was lost: ${message.report.problem}`)
   })
   writer.start(START_MS)
+  const builder = new BatchBuilder()
   const ids: string[] = []
   let cpuUs = 0
   const begun = performance.now()
@@ -141,7 +142,8 @@ function build(path: string): Built {
     const records = Array.from({ length: rows }, (_, at) => recordOf(from + at))
     if (random() < 0.05) ids.push(records[below(rows)]?.requestId ?? '')
     const before = process.cpuUsage()
-    writer.push(encodeBatch(number, records).batch, timeOf(from + rows))
+    for (const each of records) builder.add(each)
+    writer.push(builder.take(number).batch, timeOf(from + rows))
     const { user, system } = process.cpuUsage(before)
     cpuUs += user + system
   }

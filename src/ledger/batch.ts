@@ -38,74 +38,82 @@ function textOf(labels: Labels): string {
   return text
 }
 
+/** Texts that repeat, each once in `strings`. */
+class Strings {
+  private known = new Map<string, number>()
+  list: string[] = []
+
+  index(text: string): number {
+    const short = cut(text, TEXT_MAX)
+    let index = this.known.get(short)
+    if (index === undefined) {
+      index = this.list.push(short) - 1
+      this.known.set(short, index)
+    }
+    return index
+  }
+
+  /** Begins anew. returns: what there was */
+  take(): string[] {
+    const { list } = this
+    this.list = []
+    this.known = new Map()
+    return list
+  }
+}
+
 /** Gives a text its index, and knows at once the one that it was given last: most rows have what the row before had. */
 class Column {
   private last: string | undefined
   private lastIndex = -1
-  constructor(
-    private readonly known: Map<string, number>,
-    private readonly strings: string[],
-  ) {}
+  constructor(private readonly strings: Strings) {}
 
   index(text: string | undefined): number {
     if (text === undefined || text === '') return -1
     if (text === this.last) return this.lastIndex
-    const short = cut(text, TEXT_MAX)
-    let index = this.known.get(short)
-    if (index === undefined) {
-      index = this.strings.push(short) - 1
-      this.known.set(short, index)
-    }
+    this.lastIndex = this.strings.index(text)
     this.last = text
-    this.lastIndex = index
-    return index
+    return this.lastIndex
+  }
+
+  forget(): void {
+    this.last = undefined
   }
 }
 
-export function encodeBatch(number: number, records: readonly UsageRecord[]): { batch: Batch; receipt: Receipt } {
-  const rows = records.length
-  const numbers = new Float64Array(rows * FIELDS)
-  const strings: string[] = []
-  const known = new Map<string, number>()
-  const column = () => new Column(known, strings)
-  const [routes, models, finishes, versions] = [column(), column(), column(), column()]
-  const [addresses, agents, errors] = [column(), column(), column()]
-  const labelIndexes = new Map<Labels, number>()
-  const labels: Labels[] = []
-  const counts: number[] = []
-  const parts: string[] = []
-  let lastLabels: Labels | undefined
-  let labelsIndex = -1
-  let lastRoute: UsageRecord | undefined
-  let route = -1
-  const part = (text: string | undefined, max: number): number => {
-    if (text === undefined) return -1
-    const short = cut(text, max)
-    parts.push(short)
-    return short.length
-  }
+const ROWS_FIRST = 64
 
-  let at = 0
-  for (const record of records) {
-    if (record.labels !== lastLabels) {
-      lastLabels = record.labels
-      const index = labelIndexes.get(lastLabels)
-      if (index === undefined) {
-        labelsIndex = labels.push(lastLabels) - 1
-        counts.push(0)
-        labelIndexes.set(lastLabels, labelsIndex)
-      } else labelsIndex = index
-    }
-    counts[labelsIndex] = (counts[labelsIndex] ?? 0) + 1
-    if (
-      lastRoute === undefined ||
-      record.endpoint !== lastRoute.endpoint ||
-      record.handler !== lastRoute.handler ||
-      record.inboundProtocol !== lastRoute.inboundProtocol
-    ) {
-      route = routes.index(routeText(record.endpoint, record.handler, record.inboundProtocol))
-      lastRoute = record
-    }
+/**
+ * Puts records into the form of a batch as they come: kept as objects until the batch is full they would outlive a collection
+ * each, which costs several times what this does.
+ */
+export class BatchBuilder {
+  /** Kept from batch to batch, and as long as the longest. */
+  private numbers = new Float64Array(ROWS_FIRST * FIELDS)
+  private parts: string[] = []
+  private readonly strings = new Strings()
+  private readonly routes = new Column(this.strings)
+  private readonly models = new Column(this.strings)
+  private readonly finishes = new Column(this.strings)
+  private readonly versions = new Column(this.strings)
+  private readonly addresses = new Column(this.strings)
+  private readonly agents = new Column(this.strings)
+  private readonly errors = new Column(this.strings)
+  private labels: Labels[] = []
+  private counts: number[] = []
+  private labelIndexes = new Map<Labels, number>()
+  private lastLabels: Labels | undefined
+  private labelsIndex = -1
+  private route = { endpoint: '', handler: '', protocol: '', index: -1 }
+  rows = 0
+
+  add(record: UsageRecord): void {
+    const at = this.rows * FIELDS
+    if (at === this.numbers.length) this.grow()
+    this.rows += 1
+    const { numbers } = this
+    const labelsIndex = this.indexOf(record.labels)
+    this.counts[labelsIndex] = (this.counts[labelsIndex] ?? 0) + 1
     let bits = 0
     if (record.isStream) bits |= FLAG.stream
     if (record.isEstimated) bits |= FLAG.estimated
@@ -114,7 +122,7 @@ export function encodeBatch(number: number, records: readonly UsageRecord[]): { 
     // In the order of FIELD.
     numbers[at] = whole(record.occurredAtMs)
     numbers[at + 1] = labelsIndex
-    numbers[at + 2] = route
+    numbers[at + 2] = this.routeOf(record)
     numbers[at + 3] = packFlags(bits, record.attemptKind, record.attemptIndex)
     numbers[at + 4] = whole(record.status)
     numbers[at + 5] = whole(record.promptTokens)
@@ -126,25 +134,76 @@ export function encodeBatch(number: number, records: readonly UsageRecord[]): { 
     numbers[at + 11] = record.downstreamMs === undefined ? -1 : whole(record.downstreamMs)
     numbers[at + 12] = record.totalMs === undefined ? -1 : whole(record.totalMs)
     numbers[at + 13] = whole(record.costPico)
-    numbers[at + 14] = models.index(record.requestedModel)
-    numbers[at + 15] = finishes.index(record.finishReason)
-    numbers[at + 16] = versions.index(record.providerModelVersion)
-    numbers[at + 17] = addresses.index(record.clientIp)
-    numbers[at + 18] = agents.index(record.userAgent)
-    numbers[at + 19] = errors.index(record.errorClass)
-    numbers[at + 20] = part(record.requestId, TEXT_MAX)
-    numbers[at + 21] = part(record.traceId, TEXT_MAX)
-    numbers[at + 22] = part(record.providerRequestId, TEXT_MAX)
-    numbers[at + 23] = part(record.errorMessage, MESSAGE_MAX)
-    at += FIELDS
+    numbers[at + 14] = this.models.index(record.requestedModel)
+    numbers[at + 15] = this.finishes.index(record.finishReason)
+    numbers[at + 16] = this.versions.index(record.providerModelVersion)
+    numbers[at + 17] = this.addresses.index(record.clientIp)
+    numbers[at + 18] = this.agents.index(record.userAgent)
+    numbers[at + 19] = this.errors.index(record.errorClass)
+    numbers[at + 20] = this.part(record.requestId, TEXT_MAX)
+    numbers[at + 21] = this.part(record.traceId, TEXT_MAX)
+    numbers[at + 22] = this.part(record.providerRequestId, TEXT_MAX)
+    numbers[at + 23] = this.part(record.errorMessage, MESSAGE_MAX)
   }
-  const text = parts.join('')
-  let stringBytes = 0
-  for (const each of strings) stringBytes += each.length
-  const bytes = numbers.byteLength + text.length + stringBytes
-  return {
-    batch: { number, rows, numbers, strings, labels: labels.map(textOf), text },
-    receipt: { number, rows, bytes, labels, counts },
+
+  /** The records that were added, as a batch; the next one begins. */
+  take(number: number): { batch: Batch; receipt: Receipt } {
+    const { rows, labels, counts } = this
+    const numbers = this.numbers.slice(0, rows * FIELDS)
+    const strings = this.strings.take()
+    const text = this.parts.join('')
+    this.parts = []
+    for (const column of [this.routes, this.models, this.finishes, this.versions]) column.forget()
+    for (const column of [this.addresses, this.agents, this.errors]) column.forget()
+    this.labels = []
+    this.counts = []
+    this.labelIndexes = new Map()
+    this.lastLabels = undefined
+    this.route = { endpoint: '', handler: '', protocol: '', index: -1 }
+    this.rows = 0
+    let stringBytes = 0
+    for (const each of strings) stringBytes += each.length
+    const bytes = numbers.byteLength + text.length + stringBytes
+    return {
+      batch: { number, rows, numbers, strings, labels: labels.map(textOf), text },
+      receipt: { number, rows, bytes, labels, counts },
+    }
+  }
+
+  private grow(): void {
+    const longer = new Float64Array(this.numbers.length * 2)
+    longer.set(this.numbers)
+    this.numbers = longer
+  }
+
+  private indexOf(labels: Labels): number {
+    if (labels === this.lastLabels) return this.labelsIndex
+    let index = this.labelIndexes.get(labels)
+    if (index === undefined) {
+      index = this.labels.push(labels) - 1
+      this.counts.push(0)
+      this.labelIndexes.set(labels, index)
+    }
+    this.lastLabels = labels
+    this.labelsIndex = index
+    return index
+  }
+
+  private routeOf({ endpoint, handler, inboundProtocol }: UsageRecord): number {
+    const { route } = this
+    if (route.index < 0 || endpoint !== route.endpoint || handler !== route.handler || inboundProtocol !== route.protocol) {
+      const index = this.routes.index(routeText(endpoint, handler, inboundProtocol))
+      this.route = { endpoint, handler, protocol: inboundProtocol, index }
+      return index
+    }
+    return route.index
+  }
+
+  private part(text: string | undefined, max: number): number {
+    if (text === undefined) return -1
+    const short = cut(text, max)
+    this.parts.push(short)
+    return short.length
   }
 }
 

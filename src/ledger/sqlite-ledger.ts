@@ -1,8 +1,7 @@
 import type { Clock } from '../gateway.ts'
 import type { Log } from '../lib/log.ts'
 import type { Registry } from '../telemetry/registry.ts'
-import type { UsageRecord } from '../telemetry/usage-record.ts'
-import { encodeBatch, type Receipt } from './batch.ts'
+import { BatchBuilder, type Receipt } from './batch.ts'
 import { Drops } from './drops.ts'
 import type { Ledger } from './ledger.ts'
 import type { FromWriter, Report } from './messages.ts'
@@ -55,7 +54,7 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
   const opened = Promise.withResolvers<void>()
   const closed = Promise.withResolvers<void>()
   const settlers = new Set<{ number: number; wake: () => void }>()
-  let waiting: UsageRecord[] = []
+  const waiting = new BatchBuilder()
   let flushTimer: ReturnType<typeof setTimeout> | undefined
   let batchNumber = 0
   let queuedRecords = 0
@@ -135,17 +134,11 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
   const flush = () => {
     clearTimeout(flushTimer)
     flushTimer = undefined
-    if (waiting.length === 0) return
-    const records = waiting
-    waiting = []
-    if (!writer) {
-      for (const { labels } of records) drops.add('sink_closed', labels)
-      queuedRecords -= records.length
-      return
-    }
-    const { batch, receipt } = encodeBatch(++batchNumber, records)
+    if (waiting.rows === 0) return
+    const { batch, receipt } = waiting.take(++batchNumber)
     receipts.set(receipt.number, receipt)
     queuedBytes += receipt.bytes
+    if (!writer) return finish(receipt.number, false)
     writer.send({ kind: 'batch', batch, nowMs: clock.now() }, [batch.numbers.buffer])
   }
 
@@ -184,7 +177,8 @@ export function createLedger(options: LedgerOptions): SqliteLedger {
         return false
       }
       queuedRecords += 1
-      if (waiting.push(record) >= BATCH_RECORDS) flush()
+      waiting.add(record)
+      if (waiting.rows >= BATCH_RECORDS) flush()
       else if (flushTimer === undefined) {
         flushTimer = setTimeout(flush, flushMs)
         flushTimer.unref()

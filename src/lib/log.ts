@@ -28,7 +28,7 @@ export interface Log {
 /** What a line says of its subject, in both forms: the same fields under the same names. */
 export type Wording<T> = {
   message: string
-  /** The fields as they stand behind the message, each with a space before it: ` path="/a" status=200`. */
+  /** The fields as they stand behind the message, each with a space before it, and the end of the line: ` path="/a" status=200\n`. */
   text(subject: T): string
   fields(subject: T): Fields
 }
@@ -95,7 +95,8 @@ export type LogOptions = {
   filter: string
   format?: 'text' | 'json'
   sink?: Sink
-  now?: () => Date
+  /** Epoch milliseconds. */
+  now?: () => number
   /**
    * Milliseconds that a line below `error` may wait for others to go out with: a write of its own costs three times what the
    * line costs. 0: none waits.
@@ -103,13 +104,7 @@ export type LogOptions = {
   gatherMs?: number
 }
 
-export function createLog({
-  filter,
-  format = 'text',
-  sink = stderrSink(),
-  now = () => new Date(),
-  gatherMs = 0,
-}: LogOptions): Log {
+export function createLog({ filter, format = 'text', sink = stderrSink(), now = Date.now, gatherMs = 0 }: LogOptions): Log {
   const { fallback, directives } = parseFilter(filter)
   const levels = new Map<string, number>()
   const levelOf = (target: string): number => {
@@ -178,11 +173,10 @@ export function createLog({
   let stampedMs = Number.NaN
   let stampText = ''
   const stamp = () => {
-    const time = now()
-    const ms = time.getTime()
+    const ms = now()
     if (ms !== stampedMs) {
       stampedMs = ms
-      stampText = time.toISOString()
+      stampText = new Date(ms).toISOString()
     }
     return stampText
   }
@@ -215,6 +209,9 @@ export function createLog({
     return log
   }
   const bind = (target: string): Log => {
+    const headOf = (message: string) => ` ${shownLevel(INFO)} ${target}: ${message}`
+    let toldMessage = ''
+    let toldHead = headOf(toldMessage)
     const at = (level: number) => (message: string, fields?: Fields) => {
       if (level >= levelOf(target)) write(level, target, message, fields)
     }
@@ -228,7 +225,13 @@ export function createLog({
       tell(wording, subject) {
         if (INFO < levelOf(target)) return
         if (format === 'json') write(INFO, target, wording.message, wording.fields(subject))
-        else put(INFO, `${stamp()} ${shownLevel(INFO)} ${target}: ${wording.message}${wording.text(subject)}\n`)
+        else {
+          if (wording.message !== toldMessage) {
+            toldMessage = wording.message
+            toldHead = headOf(toldMessage)
+          }
+          put(INFO, stamp() + toldHead + wording.text(subject))
+        }
       },
       as,
       flush: timeoutMs => {

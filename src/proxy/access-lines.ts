@@ -10,8 +10,8 @@ export const ACCESS_LINE: Wording<Exchange> = {
   message: 'proxy request completed',
 
   text(exchange) {
-    const { attempt, attempts, usage, error } = exchange
-    let text = ` method=${quoted(exchange.method)} path=${quoted(exchange.path)} status=${exchange.status} latency_ms=${latencyMs(exchange)}`
+    const { attempt, attempts, usage, error, group, status } = exchange
+    let text = `${methodText.of(exchange.method)}${pathText.of(exchange.path)} status=${status} latency_ms=${latencyMs(exchange)}`
     if (exchange.isStream) text += ' stream=true'
     text += labelsText(exchange.labels)
     const servedBy = servedByModel(exchange)
@@ -20,14 +20,14 @@ export const ACCESS_LINE: Wording<Exchange> = {
       text += ` prompt_tokens=${usage.promptTokens} completion_tokens=${usage.completionTokens} total_tokens=${usage.totalTokens}`
       if (usage.isEstimated) text += ' usage_estimated=true'
     }
-    text += ` request_id=${quoted(exchange.requestId)}`
-    if (attempt?.providerRequestId !== undefined) text += ` provider_request_id=${quoted(attempt.providerRequestId)}`
+    text += requestIdText.of(exchange.requestId)
+    if (attempt?.providerRequestId !== undefined) text += providerRequestIdText.of(attempt.providerRequestId)
+    // What most requests have none of is looked for last, at once.
+    if (attempts.length <= 1 && group === undefined && error === undefined) return `${text}\n`
     if (attempts.length > 1) text += ` attempts=${attempts.length}`
-    if (exchange.group !== undefined) {
-      text += ` routing_attempt_count=${attempts.length} routing_fallback_count=${fallbacks(exchange)}`
-    }
+    if (group !== undefined) text += ` routing_attempt_count=${attempts.length} routing_fallback_count=${fallbacks(exchange)}`
     if (error) text += ` error_kind=${quoted(error.kind)} error=${quoted(error.recorded)}`
-    return text
+    return `${text}\n`
   },
 
   fields(exchange) {
@@ -62,13 +62,14 @@ export const CALL_LINE: Wording<Exchange> = {
   message: 'provider call completed',
 
   text({ requestId, attempt, handler, requestedModel }) {
-    if (!attempt) return ''
-    let text = ` request_id=${quoted(requestId)} provider_request_id=${quoted(attempt.providerRequestId ?? '')} attempt_index=${attempt.index} attempt_kind="${attempt.kind}"`
+    if (!attempt) return '\n'
+    const { index, kind, status, providerRequestId = '', providerModelVersion } = attempt
+    let text = `${requestIdText.of(requestId)}${providerRequestIdText.of(providerRequestId)} attempt_index=${index} attempt_kind="${kind}"`
     if (handler !== undefined) text += ` handler="${handler}"`
-    if (attempt.status !== undefined) text += ` status=${attempt.status}`
-    if (requestedModel !== undefined) text += ` requested_model=${quoted(requestedModel)}`
-    if (attempt.providerModelVersion !== undefined) text += ` provider_model_version=${quoted(attempt.providerModelVersion)}`
-    return text
+    if (status !== undefined) text += ` status=${status}`
+    if (requestedModel !== undefined) text += requestedModelText.of(requestedModel)
+    if (providerModelVersion !== undefined) text += modelVersionText.of(providerModelVersion)
+    return `${text}\n`
   },
 
   fields: ({ requestId, attempt, handler, requestedModel }) => ({
@@ -82,6 +83,35 @@ export const CALL_LINE: Wording<Exchange> = {
     provider_model_version: attempt?.providerModelVersion,
   }),
 }
+
+/** A field that mostly has the value that it had in the line before: its text is remembered. */
+class FieldText {
+  private value = ''
+  private text: string
+
+  constructor(private readonly name: string) {
+    this.text = this.textOf('')
+  }
+
+  of(value: string): string {
+    if (value !== this.value) {
+      this.text = this.textOf(value)
+      this.value = value
+    }
+    return this.text
+  }
+
+  private textOf(value: string): string {
+    return ` ${this.name}=${quoted(value)}`
+  }
+}
+
+const methodText = new FieldText('method')
+const pathText = new FieldText('path')
+const requestIdText = new FieldText('request_id')
+const providerRequestIdText = new FieldText('provider_request_id')
+const requestedModelText = new FieldText('requested_model')
+const modelVersionText = new FieldText('provider_model_version')
 
 const texts = new WeakMap<Labels, string>()
 

@@ -1,4 +1,13 @@
-import { findMember, type Member, readElements, readMembers, removeMember, setMember, writeMembers } from '../wire/members.ts'
+import {
+  createQuoter,
+  findMember,
+  type Member,
+  readElements,
+  readMembers,
+  removeMember,
+  setMember,
+  writeMembers,
+} from '../wire/members.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 
@@ -24,7 +33,7 @@ export function encodeQuestion(
   asksUsage: boolean,
 ): string {
   const { text, spans, isStream } = question
-  const model = JSON.stringify(upstreamModel)
+  const model = modelText(upstreamModel)
   if (!overrides) {
     // Two or three places change, the rest is one copy.
     let encoded = ''
@@ -52,6 +61,8 @@ export function encodeQuestion(
   applyOverrides(members, overrides)
   return writeMembers(members)
 }
+
+const modelText = createQuoter()
 
 const INCLUDE_USAGE = '{"include_usage":true}'
 

@@ -2,6 +2,7 @@ import type { Adapter } from '../adapters/adapter.ts'
 import { GatewayError, withoutWords } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
 import {
+  createQuoter,
   findMember,
   JsonDepthError,
   JsonSyntaxError,
@@ -33,6 +34,8 @@ export type RewrittenAnswer = {
 export function rewriteAnswer(endpoint: Endpoint, adapter: Adapter, alias: string, text: string): RewrittenAnswer {
   return rewriteModel(endpoint, adapter, alias, text) ?? rewriteMembers(endpoint, adapter, alias, text)
 }
+
+const aliasText = createQuoter()
 
 /** Over this many bytes a structural scan is cheaper than building every value. */
 const PARSED_BYTES_MAX = 65_536
@@ -73,7 +76,7 @@ function rewriteModel(endpoint: Endpoint, adapter: Adapter, alias: string, text:
   if (text.slice(start + 1, end - 1) !== value.model) return undefined
   const first: unknown = body[0]
   return {
-    text: text.slice(0, start) + JSON.stringify(alias) + text.slice(end),
+    text: text.slice(0, start) + aliasText(alias) + text.slice(end),
     usage,
     id: typeof value.id === 'string' ? value.id : undefined,
     model: value.model,

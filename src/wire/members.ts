@@ -212,6 +212,19 @@ export function writeMembers(members: readonly Member[]): string {
   return `${text}}`
 }
 
+/** Puts texts into JSON, for whoever mostly has the one that it had before: names of models, for instance. */
+export function createQuoter(): (text: string) => string {
+  let last = ''
+  let quoted = '""'
+  return text => {
+    if (text !== last) {
+      quoted = JSON.stringify(text)
+      last = text
+    }
+    return quoted
+  }
+}
+
 /** What a piece of binary JSON text means. */
 export function parseBinary(text: string): unknown {
   return JSON.parse(binaryToUtf8(text))

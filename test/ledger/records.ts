@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Labels, NO_LABELS } from '../../src/exchange.ts'
-import { encodeBatch } from '../../src/ledger/batch.ts'
+import { BatchBuilder } from '../../src/ledger/batch.ts'
 import type {
   LedgerStatus,
   RequestsAnswer,
@@ -111,6 +111,7 @@ export function scratch() {
         message => told.push(message),
       )
       const reader = createReader(place)
+      const builder = new BatchBuilder()
       let number = 0
       let isOpen = true
       const close = () => {
@@ -131,7 +132,8 @@ export function scratch() {
           return reports.at(-1)
         },
         write(records: readonly UsageRecord[], nowMs = NOON, as = ++number) {
-          writer.push(encodeBatch(as, records).batch, nowMs)
+          for (const each of records) builder.add(each)
+          writer.push(builder.take(as).batch, nowMs)
         },
         usage: (question: UsageQuestion) => reader.answer({ about: 'usage', question }) as UsageAnswer,
         requests: (question: Partial<RequestsQuestion>) =>

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { createLog, type LogOptions, parseFilter, printable } from '../../src/lib/log.ts'
 
-const AT = new Date('2026-03-01T12:00:00.250Z')
+const AT = Date.parse('2026-03-01T12:00:00.250Z')
 
 /** A log whose writes are kept; each is taken when the test says so, or at once. */
 function openLog(options: Partial<LogOptions> & { holds?: boolean } = {}) {
