@@ -1,4 +1,4 @@
-import type { GatewayError } from './errors.ts'
+import { type GatewayError, openAiEnvelope } from './errors.ts'
 import type { Lease } from './limits/limit.ts'
 import type { HealthRules, ModelState } from './model-health.ts'
 import type { Price } from './pricing/price.ts'
@@ -103,6 +103,8 @@ export type Outcome = 'success' | 'error' | 'client_disconnected'
  * none decides by reading it. Access log, metrics, usage records, budgets and limits are written from it.
  */
 export class Exchange {
+  /** The document that tells an error in the dialect of the path. */
+  envelope: (error: GatewayError) => unknown = openAiEnvelope
   /** Name of the endpoint: `chat`, `embeddings` …; undefined before one is known. */
   handler: string | undefined
   /** Who asks and for what, as far as it is known by now; in the end the target that was tried last. */

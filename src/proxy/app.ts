@@ -77,6 +77,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
     }
     const exchange = new Exchange(id, entered.method, path, endpointLabels(path), addressOf, clock.monotonic())
     exchange.callerHeaders = entered.headers
+    const known = endpoints.get(path)
+    if (known?.dialect) exchange.envelope = known.dialect.error
     lifecycle.inFlight.add(exchange)
     try {
       const preflight = cors?.preflight(gateway, exchange, entered)
@@ -87,7 +89,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       }
       if (length !== undefined && length > proxy.bodyBytesMax) return refuseLarge(proxy, exchange, entered, length)
       // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
-      const endpoint = entered.method === 'POST' ? endpoints.get(path) : undefined
+      const endpoint = entered.method === 'POST' ? known : undefined
       if (!endpoint && entered.method === 'HEAD') return headOf(routes, entered, { exchange, server })
       if (!endpoint) return routes.fetch(entered, { exchange, server })
       return serve(proxy, endpoint, entered, exchange).catch(error => replyError(gateway, exchange, error))

@@ -1,9 +1,10 @@
-import { clientGone, GatewayError, toGatewayError, withoutWords } from '../errors.ts'
+import type { Asked, Dialect, StreamTranslator } from '../dialects/dialect.ts'
+import { clientGone, GatewayError, openAiEnvelope, toGatewayError, withoutWords } from '../errors.ts'
 import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
 import type { CallerKey } from '../store/snapshot.ts'
-import { toBinary } from '../wire/members.ts'
+import { parseBinary, toBinary, utf8ToBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
 import { responseOf } from './capture.ts'
@@ -43,6 +44,8 @@ export type AttemptInput = {
   caller: Caller
   log: Log
   monotonic: () => number
+  /** Epoch milliseconds. */
+  now: () => number
 }
 
 /** One fetch under one controller: the caller, the deadline and the connect watch all end it through here. */
@@ -144,6 +147,10 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
     const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') {
+      if (endpoint.dialect) {
+        held.reader.cancel().catch(() => {})
+        throw undecodable(`it is larger than the ${HELD_BYTES_MAX} bytes that can be translated`)
+      }
       exchange.hasAnswered = true
       return held
     }
@@ -156,7 +163,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     exchange.finishReason = answer.finishReason
     if (endpoint.operation !== 'embeddings') exchange.contentBytes = answer.contentBytes
     exchange.capture?.answer(responseOf(endpoint, answer.text))
-    return { kind: 'whole', body: answer.text }
+    return { kind: 'whole', body: endpoint.dialect ? translateAnswer(endpoint.dialect, answer.text, input) : answer.text }
   } catch (error) {
     const known = open.explain(error)
     record.errorKind = known.kind
@@ -169,6 +176,55 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   } finally {
     record.endedAt = input.monotonic()
   }
+}
+
+/** The answer in the caller's dialect. in: the text of a chat answer */
+function translateAnswer(dialect: Dialect, text: string, input: AttemptInput): string {
+  let chat: unknown
+  try {
+    chat = JSON.parse(text)
+  } catch {
+    throw undecodable('it is not whole JSON')
+  }
+  return JSON.stringify(dialect.answer({ ...Object(chat) }, askedOf(input)))
+}
+
+function askedOf({ question, exchange, now }: AttemptInput): Asked {
+  return { alias: question.model, body: question.callerBody ?? {}, requestId: exchange.requestId, nowMs: now() }
+}
+
+/** How chunks of chat go out to a caller. */
+export type Framer = {
+  /** in, out: binary text; '' where there is nothing to send */
+  chunk(data: string): string
+  end(): string
+  /** What ends a stream that broke. */
+  error(error: GatewayError): string
+}
+
+const CHAT_FRAMER: Framer = {
+  // A line break in JSON is white space, but would end the `data` line: an event that came in several lines goes out in one.
+  chunk: data => `data: ${data.includes('\n') ? data.replaceAll('\n', ' ') : data}\n\n`,
+  end: () => `data: ${DONE}\n\n`,
+  error(error) {
+    const { message, type, code } = openAiEnvelope(error).error
+    const document = { error: { message, type, ...(code === undefined ? {} : { code }) } }
+    return utf8ToBinary(`event: error\ndata: ${JSON.stringify(document)}\n\n`)
+  },
+}
+
+function translatingFramer(translator: StreamTranslator): Framer {
+  return {
+    chunk: data => utf8ToBinary(translator.chunk({ ...Object(parseBinary(data)) })),
+    end: () => utf8ToBinary(translator.end()),
+    error: error => utf8ToBinary(translator.error(error)),
+  }
+}
+
+/** How the stream of a request goes out: also of one that broke before its upstream answered. */
+export function framerOf(input: AttemptInput): Framer {
+  const { dialect } = input.endpoint
+  return dialect ? translatingFramer(dialect.stream(askedOf(input))) : CHAT_FRAMER
 }
 
 function send(input: AttemptInput, target: Target, url: string, open: OpenAttempt, asksUsage: boolean): Promise<Response> {
@@ -351,7 +407,7 @@ async function openStream(
     reasoningPath:
       endpoint.operation === 'chat' ? target.upstream.reasoningPath?.filter((name, at) => at > 0 || name !== 'delta') : undefined,
   }
-  const stream = new UpstreamStream(reader, new ChunkRewriter(options, exchange), open, target, input)
+  const stream = new UpstreamStream(reader, new ChunkRewriter(options, exchange), open, target, input, framerOf(input))
   // The head of the answer is held until the first event: until then another try can still be made.
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
@@ -373,9 +429,7 @@ export class UpstreamStream {
   private readonly onData = (data: string, isTerminated = true) => {
     if (this.rewriter.isDone) return
     const rewritten = this.rewriter.rewrite(data, isTerminated)
-    // A line break in JSON is white space, but would end the `data` line: an event that came in several lines goes out in one.
-    if (rewritten !== undefined)
-      this.ready += `data: ${rewritten.includes('\n') ? rewritten.replaceAll('\n', ' ') : rewritten}\n\n`
+    if (rewritten !== undefined) this.ready += this.framer.chunk(rewritten)
   }
 
   constructor(
@@ -384,6 +438,7 @@ export class UpstreamStream {
     private readonly open: OpenAttempt,
     private readonly target: Target,
     private readonly input: AttemptInput,
+    readonly framer: Framer,
   ) {}
 
   /** Reads until there is something to send, which the next `read` gives. */
@@ -443,7 +498,7 @@ export class UpstreamStream {
       }
     }
     if (piece.done || this.rewriter.isDone) {
-      if (this.rewriter.events > 0 || this.rewriter.isDone) this.ready += `data: ${DONE}\n\n`
+      if (this.rewriter.events > 0 || this.rewriter.isDone) this.ready += this.framer.end()
       this.isDone = true
       if (!piece.done) this.drain()
     }

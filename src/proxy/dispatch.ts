@@ -18,8 +18,6 @@ export type DispatchInput = AttemptInput & {
   callerKey: CallerKey
   /** Retries at a target that says nothing of them and after which no other is tried. */
   retriesDefault: number
-  /** Epoch milliseconds. */
-  now: () => number
   random: () => number
   /** True once something went out to the caller: from then on nothing is tried again. */
   isCommitted: () => boolean

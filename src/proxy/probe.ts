@@ -96,6 +96,7 @@ async function askCompletion(asking: Asking, { entry, check, upstream, providerK
   const text = JSON.stringify({ model: alias, messages, max_tokens: check.max_tokens })
   const question = {
     text,
+    callerBody: undefined,
     spans: scanMembers(text),
     model: alias,
     isStream: false,

@@ -1,3 +1,4 @@
+import type { Json } from '../dialects/dialect.ts'
 import type { Span } from '../wire/members.ts'
 
 /** A caller's request, read: its text as it was sent, and the values that the gateway uses. */
@@ -13,4 +14,6 @@ export type Question = {
   /** True when the caller said anything about `stream_options`: then it is left alone. */
   hasStreamOptions: boolean
   bytes: number
+  /** The caller's own body, where `text` is a translation of it. */
+  callerBody: Json | undefined
 }

@@ -1,3 +1,4 @@
+import type { Dialect, Json } from '../dialects/dialect.ts'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { startDeadline } from '../lib/deadlines.ts'
 import { DEPTH_MAX, JsonDepthError, type Span, scanMembers } from '../wire/members.ts'
@@ -133,6 +134,7 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     if (count > 1) throw invalidRequest(`\`${key}\` occurs twice`, { param: key })
   }
   const { model, stream, stream_options } = check(endpoint, value)
+  if (endpoint.dialect) return translated(endpoint.dialect, model, value, bytes.byteLength)
   return {
     text,
     spans,
@@ -142,6 +144,25 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     includeUsage: stream_options?.include_usage === true,
     hasStreamOptions: stream_options !== undefined && stream_options !== null,
     bytes: bytes.byteLength,
+    callerBody: undefined,
+  }
+}
+
+/** The chat request that says what the caller asked in its dialect. in: a body that the endpoint's schema accepts */
+function translated(dialect: Dialect, model: string, value: unknown, bytes: number): Question {
+  const callerBody: Json = { ...Object(value) }
+  const chat = dialect.question(callerBody)
+  const text = JSON.stringify(chat)
+  return {
+    text,
+    spans: scanMembers(text),
+    model,
+    isStream: chat.stream === true,
+    // The translator needs the counts, and nobody has said anything about them.
+    includeUsage: true,
+    hasStreamOptions: false,
+    bytes,
+    callerBody,
   }
 }
 

@@ -1,9 +1,9 @@
-import { clientGone, type ErrorName, type GatewayError, openAiEnvelope, toGatewayError } from '../errors.ts'
+import { clientGone, type ErrorName, type GatewayError, toGatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { VERSION } from '../version.ts'
-import { toBytes, utf8ToBinary } from '../wire/members.ts'
-import type { Answer, UpstreamStream } from './attempt.ts'
+import { toBytes } from '../wire/members.ts'
+import type { Answer, Framer, UpstreamStream } from './attempt.ts'
 import type { Caller } from './caller.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { isRejected, logCause, settle } from './settle.ts'
@@ -14,6 +14,14 @@ export const SERVER = `AISIX/${VERSION}`
 export function commonHeaders(gateway: Gateway, requestId: string): Record<string, string> {
   const headers: Record<string, string> = { 'x-aisix-request-id': requestId, 'x-request-id': requestId, server: SERVER }
   if (gateway.lifecycle.isDraining) headers.connection = 'close'
+  return headers
+}
+
+/** The same, and what else clients of the path's dialect look for. */
+function headersFor(gateway: Gateway, { requestId, endpoint }: Exchange): Record<string, string> {
+  const headers = commonHeaders(gateway, requestId)
+  // Anthropic's SDKs read the id of a request there.
+  if (endpoint.inboundProtocol === 'anthropic') headers['request-id'] = requestId
   return headers
 }
 
@@ -31,7 +39,7 @@ function answerHeaders(
   contentType: string,
   isAnswered = true,
 ): Record<string, string> {
-  const headers = commonHeaders(gateway, exchange.requestId)
+  const headers = headersFor(gateway, exchange)
   headers['content-type'] = contentType
   if (endpoint.hasCallId) headers['x-aisix-call-id'] = exchange.requestId
   mark(headers, isAnswered)
@@ -53,7 +61,7 @@ function usualHeaders(...more: string[]): { names: readonly string[]; headers: H
 function wholeHeaders(gateway: Gateway, exchange: Exchange, endpoint: Endpoint, mark: Mark): Headers | Record<string, string> {
   const own: Record<string, string> = {}
   mark(own, true)
-  let isUsual = !gateway.lifecycle.isDraining
+  let isUsual = !gateway.lifecycle.isDraining && !endpoint.dialect
   for (const _name in own) isUsual = false
   if (!isUsual) return { ...answerHeaders(gateway, exchange, endpoint, () => {}, 'application/json'), ...own }
   const { names, headers } = endpoint.hasCallId ? usual.withCallId : usual.plain
@@ -139,13 +147,13 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
   }
   logCause(gateway, exchange)
   settle(gateway, exchange)
-  const headers = commonHeaders(gateway, exchange.requestId)
+  const headers = headersFor(gateway, exchange)
   headers['content-type'] = 'application/json'
   if (known.retryAfterSecs !== undefined && (known.status === 429 || known.status === 503)) {
     headers['retry-after'] = String(known.retryAfterSecs)
   }
   if (known.wasRetried || known.isFinal) headers['x-should-retry'] = 'false'
-  return new Response(JSON.stringify(openAiEnvelope(known)), { status: known.status, headers })
+  return new Response(JSON.stringify(exchange.envelope(known)), { status: known.status, headers })
 }
 
 /** source: control-observability §2.3 */
@@ -174,10 +182,16 @@ export function replyEmpty(gateway: Gateway, exchange: Exchange, status: number,
 
 const HEARTBEAT = toBytes(':\n\n')
 
+/** How long a stream may be silent; 0 where that is for ever, since the dialect has nothing that could be sent. */
+export function heartbeatMsOf({ config }: Gateway, { dialect }: Endpoint): number {
+  return dialect?.heartbeat === '' ? 0 : config.downstream.sse_keepalive_interval_secs * 1_000
+}
+
 /**
  * A stream to the caller. `source` is the open stream, or the promise of one when the first heartbeat was due before it:
  * then its failure is an event, since the 200 is out. Heartbeats are comments on a silent line; they are no sign of the
  * upstream and do not move its deadline.
+ * in: `framer` makes the frame of an error where no stream has begun
  */
 export function replyStream(
   gateway: Gateway,
@@ -186,13 +200,15 @@ export function replyStream(
   caller: Caller,
   mark: Mark,
   source: UpstreamStream | Promise<UpstreamStream>,
+  framer: () => Framer,
 ): Response {
   exchange.status = 200
   exchange.headAt = gateway.clock.monotonic()
   // The runtime knows the peer only while its request is at the door.
   exchange.clientIp()
   gateway.log.as('proxy').debug('proxy stream opened', { request_id: exchange.requestId, model: exchange.labels.model })
-  const heartbeatMs = gateway.config.downstream.sse_keepalive_interval_secs * 1_000
+  const heartbeat = endpoint.dialect ? toBytes(endpoint.dialect.heartbeat) : HEARTBEAT
+  const heartbeatMs = heartbeatMsOf(gateway, endpoint)
   const { clock } = gateway
   let stream = source instanceof Promise ? undefined : source
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -212,7 +228,7 @@ export function replyStream(
     const silentMs = clock.monotonic() - sentAt
     if (silentMs >= heartbeatMs - 1) {
       // A caller that does not read gets no heaps of heartbeats.
-      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(HEARTBEAT)
+      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(heartbeat)
       sentAt = clock.monotonic()
       timer = setTimeout(beat, heartbeatMs, controller)
     } else timer = setTimeout(beat, heartbeatMs - silentMs, controller)
@@ -259,9 +275,7 @@ export function replyStream(
     over()
     try {
       if (!caller.isGone) {
-        const { message, type, code } = openAiEnvelope(error).error
-        const frame = { error: { message, type, ...(code === undefined ? {} : { code }) } }
-        controller.enqueue(toBytes(utf8ToBinary(`event: error\ndata: ${JSON.stringify(frame)}\n\n`)))
+        controller.enqueue(toBytes((stream?.framer ?? framer()).error(error)))
       }
       controller.close()
     } catch {
@@ -273,7 +287,7 @@ export function replyStream(
     start(controller) {
       if (heartbeatMs > 0) timer = setTimeout(beat, heartbeatMs, controller)
       if (source instanceof Promise) {
-        controller.enqueue(HEARTBEAT)
+        controller.enqueue(heartbeat)
         source.catch(() => {})
       }
     },
@@ -286,7 +300,14 @@ export function replyStream(
       over()
     },
   })
-  const headers = answerHeaders(gateway, exchange, endpoint, mark, 'text/event-stream', !(source instanceof Promise))
+  const headers = answerHeaders(
+    gateway,
+    exchange,
+    endpoint,
+    mark,
+    endpoint.dialect?.streamType ?? 'text/event-stream',
+    !(source instanceof Promise),
+  )
   headers['cache-control'] = 'no-cache'
   headers['x-accel-buffering'] = 'no'
   return new Response(body, { headers })

@@ -2,16 +2,16 @@ import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
-import type { Answer, UpstreamStream } from './attempt.ts'
+import { type Answer, type Framer, framerOf, type UpstreamStream } from './attempt.ts'
 import { authenticate } from './authenticate.ts'
 import { Caller } from './caller.ts'
 import { promptOf } from './capture.ts'
 import type { Dial } from './dial.ts'
-import { dispatch } from './dispatch.ts'
+import { type DispatchInput, dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { labelsOfCaller, labelsOfModel, labelsOfUnresolved } from './labels.ts'
 import { readBody, readQuestion } from './read.ts'
-import { type Mark, reply, replyStream } from './reply.ts'
+import { heartbeatMsOf, type Mark, reply, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
 import type { Router } from './route.ts'
 
@@ -66,7 +66,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   }
   const caller = new Caller(request.signal)
   let isCommitted = false
-  const answering = dispatch({
+  const input: DispatchInput = {
     dial,
     endpoint,
     question,
@@ -84,7 +84,9 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     monotonic: clock.monotonic,
     retriesDefault: config.upstream.retries,
     isCommitted: () => isCommitted,
-  })
+  }
+  const answering = dispatch(input)
+  const framer = () => framerOf(input)
   /** What the answer's head says besides the usual: who served a group, and how far the key's limits are used up. */
   const mark: Mark = (headers, isAnswered) => {
     if (exchange.group !== undefined && isAnswered && isHeaderValue(exchange.labels.model)) {
@@ -92,14 +94,13 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     }
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
-  if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, await answering)
+  if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, framer, await answering)
 
-  const heartbeatMs = config.downstream.sse_keepalive_interval_secs * 1_000
-  const first = await firstOf(answering, heartbeatMs)
-  if (first) return toResponse(proxy, exchange, endpoint, caller, mark, first)
+  const first = await firstOf(answering, heartbeatMsOf(gateway, endpoint))
+  if (first) return toResponse(proxy, exchange, endpoint, caller, mark, framer, first)
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true
-  return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf))
+  return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf), framer)
 }
 
 function toResponse(
@@ -108,10 +109,11 @@ function toResponse(
   endpoint: Endpoint,
   caller: Caller,
   mark: Mark,
+  framer: () => Framer,
   answer: Answer,
 ): Response {
   return answer.kind === 'stream'
-    ? replyStream(gateway, exchange, endpoint, caller, mark, answer.stream)
+    ? replyStream(gateway, exchange, endpoint, caller, mark, answer.stream, framer)
     : reply(gateway, exchange, endpoint, mark, answer)
 }
 

@@ -64,6 +64,22 @@ const ENDPOINTS: readonly Asked[] = [
     answer: (_request, connection) => connection.sse([textChunk(REPLY), textChunk('', { usage: USAGE })]),
   },
   {
+    name: 'messages, translated',
+    handler: 'messages',
+    path: '/v1/messages',
+    body: { messages: [{ role: 'user', content: PROMPT }] },
+    isStream: false,
+    answer: (_request, connection) => connection.json(200, chatAnswer(REPLY)),
+  },
+  {
+    name: 'messages, translated and streamed',
+    handler: 'messages',
+    path: '/v1/messages',
+    body: { messages: [{ role: 'user', content: PROMPT }], stream: true },
+    isStream: true,
+    answer: (_request, connection) => connection.sse([chatChunk({ content: REPLY }), chatChunk({}, { usage: USAGE })]),
+  },
+  {
     name: 'embeddings',
     handler: 'embeddings',
     path: '/v1/embeddings',
@@ -120,10 +136,12 @@ function only(metrics: ReturnType<typeof samplesOf>, name: string) {
 
 const families = (metrics: ReturnType<typeof samplesOf>) => new Set(metrics.map(({ name }) => name))
 
+const protocolOf = ({ handler }: Asked) => (handler === 'messages' ? 'anthropic' : 'openai')
+
 /** What every request says of itself in the label set R. */
-const request = ({ path, isStream }: Asked, status: number, outcome: string) => ({
-  endpoint: path,
-  inbound_protocol: 'openai',
+const request = (asked: Asked, status: number, outcome: string) => ({
+  endpoint: asked.path,
+  inbound_protocol: protocolOf(asked),
   provider: 'vllm',
   model: ALIAS,
   upstream_model: UPSTREAM_MODEL,
@@ -133,7 +151,7 @@ const request = ({ path, isStream }: Asked, status: number, outcome: string) => 
   team_id: 'kitchen',
   user_id: 'u-1',
   user_name: 'Ada',
-  stream: String(isStream),
+  stream: String(asked.isStream),
   is_fallback: 'false',
   status: String(status),
   outcome,
@@ -160,7 +178,7 @@ describe.each(ENDPOINTS)('$name', asked => {
     expect(record).toMatchObject({
       handler,
       endpoint: path,
-      inboundProtocol: 'openai',
+      inboundProtocol: protocolOf(asked),
       requestId: headers.get('x-aisix-request-id'),
       requestedModel: ALIAS,
       isStream,
@@ -212,7 +230,7 @@ describe.each(ENDPOINTS)('$name', asked => {
     expect(only(metrics, 'aisix_usage_events_emitted_total').labels).toEqual({
       handler,
       status_code: '2xx',
-      inbound_protocol: 'openai',
+      inbound_protocol: protocolOf(asked),
       model: ALIAS,
       provider_key_id: labels.provider_key_id,
       provider_key_name: labels.provider_key_name,
@@ -368,7 +386,7 @@ describe.each(ENDPOINTS)('$name', asked => {
     upstream.answer(async (_request, connection) => {
       if (isStream) {
         await connection.streamHead()
-        const chunk = handler === 'chat' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
+        const chunk = handler !== 'completions' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
         await connection.chunk(`data: ${JSON.stringify(chunk)}\n\n`)
         await isDelivered.promise
         connection.reset()
@@ -398,7 +416,7 @@ describe.each(ENDPOINTS.filter(({ isStream }) => isStream))('$name', asked => {
   test('a caller that leaves in the middle: 499, and what came until then is charged as an estimate', async () => {
     upstream.answer(async (_request, connection) => {
       await connection.streamHead()
-      const chunk = asked.handler === 'chat' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
+      const chunk = asked.handler !== 'completions' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
       await connection.chunk(`data: ${JSON.stringify(chunk)}\n\n`)
       await connection.stall()
     })

@@ -1,5 +1,6 @@
 import type { z } from 'zod'
 import type { Operation } from '../../adapters/adapter.ts'
+import type { Dialect } from '../../dialects/dialect.ts'
 
 /** What differs between the endpoints that reach an upstream: everything else they share (`serve.ts`). */
 export type Endpoint = {
@@ -7,6 +8,8 @@ export type Endpoint = {
   name: string
   path: string
   operation: Operation
+  /** Where callers do not speak OpenAI's dialect: how what they ask becomes a chat request, and its answer theirs. */
+  dialect?: Dialect
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
   schema: z.ZodType<EndpointQuestion>
   keys: readonly string[]

@@ -3,5 +3,6 @@ import { chatCompletions } from './chat-completions.ts'
 import { completions } from './completions.ts'
 import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
+import { messages } from './messages.ts'
 
-export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings]
+export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages]

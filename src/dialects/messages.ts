@@ -1,0 +1,498 @@
+/**
+ * Messages as Anthropic's clients speak them, over the chat shape.
+ * Source: Anthropic API reference, "Messages", "Streaming messages", "Errors"; contract proxy-04 §4, proxy-01 §9.
+ */
+import { type GatewayError, invalidRequest } from '../errors.ts'
+import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
+
+const TOOL_NAME_MAX = 64
+
+export const messages: Dialect = {
+  question: toChat,
+  answer: fromChat,
+  stream: asked => new MessageStream(asked),
+  error: messagesError,
+  heartbeat: frame('ping', '{"type":"ping"}'),
+  streamType: 'text/event-stream',
+}
+
+/** source: proxy-01 §9 */
+const ERROR_TYPES: Readonly<Record<number, string>> = {
+  400: 'invalid_request_error',
+  401: 'authentication_error',
+  403: 'permission_error',
+  404: 'not_found_error',
+  408: 'timeout_error',
+  413: 'request_too_large',
+  422: 'invalid_request_error',
+  429: 'rate_limit_error',
+  503: 'overloaded_error',
+}
+
+export function messagesError({ status, message }: GatewayError): Json {
+  return { type: 'error', error: { type: ERROR_TYPES[status] ?? 'api_error', message } }
+}
+
+function invalid(path: string, why: string): GatewayError {
+  return invalidRequest(`invalid Anthropic body: \`${path}\` ${why}`, { param: path })
+}
+
+function isRecord(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function toChat(body: Json): Json {
+  if (!Array.isArray(body.messages)) throw invalid('messages', body.messages === undefined ? 'field missing' : 'must be an array')
+  if (body.messages.length === 0) throw invalid('messages', 'must not be empty')
+  const chat: Json = { model: body.model, messages: [...systemOf(body.system), ...turnsOf(body.messages)] }
+  for (const [name, type] of [
+    ['max_tokens', 'number'],
+    ['temperature', 'number'],
+    ['top_p', 'number'],
+    ['stream', 'boolean'],
+  ] as const) {
+    const value = body[name]
+    if (value === undefined || value === null) continue
+    if (typeof value !== type) throw invalid(name, type === 'number' ? 'must be a number' : 'must be true or false')
+    chat[name] = value
+  }
+  const stops = body.stop_sequences
+  if (stops !== undefined && stops !== null) {
+    if (!Array.isArray(stops) || stops.some(each => typeof each !== 'string')) {
+      throw invalid('stop_sequences', 'must be an array of strings')
+    }
+    if (stops.length > 0) chat.stop = stops
+  }
+  const tools = toolsOf(body.tools)
+  if (tools.length > 0) {
+    chat.tools = tools
+    Object.assign(chat, toolChoiceOf(body.tool_choice))
+  }
+  if (isRecord(body.metadata) && typeof body.metadata.user_id === 'string') chat.user = body.metadata.user_id
+  const effort = effortOf(body.thinking)
+  if (effort !== undefined) chat.reasoning_effort = effort
+  return chat
+}
+
+function systemOf(system: unknown): Json[] {
+  if (system === undefined || system === null) return []
+  let text: string
+  if (typeof system === 'string') text = system
+  else if (Array.isArray(system)) {
+    text = system
+      .map((block: unknown, at) => {
+        if (!isRecord(block) || block.type !== 'text' || typeof block.text !== 'string') {
+          throw invalid(`system.${at}`, 'must be a text block')
+        }
+        return block.text
+      })
+      .join('\n')
+  } else throw invalid('system', 'must be a string or an array of text blocks')
+  return text.trim() === '' ? [] : [{ role: 'system', content: text }]
+}
+
+function turnsOf(turns: readonly unknown[]): Json[] {
+  const chat: Json[] = []
+  /** Ids of the tool calls so far: a result without its call would be refused by some servers and mislead the others. */
+  const calls = new Set<string>()
+  for (const [at, turn] of turns.entries()) {
+    const path = `messages.${at}`
+    if (!isRecord(turn)) throw invalid(path, 'must be an object')
+    const { role, content } = turn
+    if (role !== 'user' && role !== 'assistant' && role !== 'system') {
+      throw invalid(`${path}.role`, 'must be "user", "assistant" or "system"')
+    }
+    if (typeof content === 'string') chat.push({ role, content })
+    else if (!Array.isArray(content)) throw invalid(`${path}.content`, 'must be a string or an array of blocks')
+    else if (role === 'assistant') chat.push(assistantTurn(content, `${path}.content`, calls))
+    else chat.push(...userTurn(role, content, `${path}.content`, calls))
+  }
+  return chat
+}
+
+function blocksOf(content: readonly unknown[], path: string): Json[] {
+  return content.map((block, at) => {
+    if (!isRecord(block) || typeof block.type !== 'string') throw invalid(`${path}.${at}`, 'must be a block with a `type`')
+    return block
+  })
+}
+
+function textOf(block: Json, path: string): string {
+  if (typeof block.text !== 'string') throw invalid(`${path}.text`, 'must be a string')
+  return block.text
+}
+
+function assistantTurn(content: readonly unknown[], path: string, calls: Set<string>): Json {
+  let text = ''
+  let thinking = ''
+  const toolCalls: Json[] = []
+  for (const [at, block] of blocksOf(content, path).entries()) {
+    if (block.type === 'text') text += textOf(block, `${path}.${at}`)
+    else if (block.type === 'thinking' && typeof block.thinking === 'string') thinking += block.thinking
+    else if (block.type === 'tool_use') {
+      const { id, name, input } = block
+      if (typeof id !== 'string' || id === '') throw invalid(`${path}.${at}.id`, 'must be a string')
+      if (typeof name !== 'string' || name === '') throw invalid(`${path}.${at}.name`, 'must be a string')
+      calls.add(id)
+      toolCalls.push({
+        id,
+        type: 'function',
+        function: { name: name.slice(0, TOOL_NAME_MAX), arguments: JSON.stringify(input ?? {}) },
+      })
+    }
+  }
+  const turn: Json = { role: 'assistant', content: text === '' && toolCalls.length > 0 ? null : text }
+  // Servers with interleaved thinking want it back; others take no notice of the member.
+  if (thinking !== '' && toolCalls.length > 0) turn.reasoning_content = thinking
+  if (toolCalls.length > 0) turn.tool_calls = toolCalls
+  return turn
+}
+
+/** Results of tools come before the rest of their turn: that is where chat has them. */
+function userTurn(role: 'user' | 'system', content: readonly unknown[], path: string, calls: ReadonlySet<string>): Json[] {
+  const results: Json[] = []
+  const parts: Json[] = []
+  let hasMedia = false
+  for (const [at, block] of blocksOf(content, path).entries()) {
+    const place = `${path}.${at}`
+    if (block.type === 'text') parts.push({ type: 'text', text: textOf(block, place) })
+    else if (block.type === 'image' || block.type === 'document') {
+      const part = mediaPart(block, place)
+      if (part) {
+        parts.push(part)
+        hasMedia ||= part.type !== 'text'
+      }
+    } else if (block.type === 'tool_result') {
+      const id = block.tool_use_id
+      if (typeof id !== 'string') throw invalid(`${place}.tool_use_id`, 'must be a string')
+      if (!calls.has(id)) throw invalid(`${place}.tool_use_id`, 'names no `tool_use` block of an earlier turn')
+      results.push({ role: 'tool', tool_call_id: id, content: resultContent(block.content, `${place}.content`) })
+    }
+  }
+  if (parts.length === 0) return results.length > 0 ? results : [{ role, content: '' }]
+  return [...results, { role, content: hasMedia ? parts : parts.map(({ text }) => String(text)).join('') }]
+}
+
+function resultContent(content: unknown, path: string): unknown {
+  if (content === undefined || content === null) return ''
+  if (typeof content === 'string') return content
+  if (!Array.isArray(content)) throw invalid(path, 'must be a string or an array of blocks')
+  const parts: Json[] = []
+  for (const [at, block] of blocksOf(content, path).entries()) {
+    if (block.type === 'text') parts.push({ type: 'text', text: textOf(block, `${path}.${at}`) })
+    else if (block.type === 'image' || block.type === 'document') {
+      const part = mediaPart(block, `${path}.${at}`)
+      if (part) parts.push(part)
+    }
+  }
+  if (parts.every(({ type }) => type === 'text')) return parts.map(({ text }) => String(text)).join('')
+  return parts
+}
+
+const BASE64 = /^[A-Za-z0-9+/\s]*={0,2}\s*$/
+
+/** An image or a document, or nothing where its source is of a kind that chat does not have. */
+function mediaPart(block: Json, path: string): Json | undefined {
+  const { source } = block
+  if (!isRecord(source)) throw invalid(`${path}.source`, 'must be an object')
+  if (source.type === 'url') {
+    if (typeof source.url !== 'string') throw invalid(`${path}.source.url`, 'must be a string')
+    return { type: 'image_url', image_url: { url: source.url } }
+  }
+  if (source.type === 'text' && typeof source.data === 'string') return { type: 'text', text: source.data }
+  if (source.type !== 'base64') return undefined
+  const { data, media_type } = source
+  if (typeof media_type !== 'string' || !/^[\w.+-]+\/[\w.+-]+$/.test(media_type)) {
+    throw invalid(`${path}.source.media_type`, 'must be a media type such as image/png')
+  }
+  if (typeof data !== 'string' || data === '' || !BASE64.test(data)) throw invalid(`${path}.source.data`, 'must be base64')
+  return { type: 'image_url', image_url: { url: `data:${media_type};base64,${data}` } }
+}
+
+function toolsOf(tools: unknown): Json[] {
+  if (tools === undefined || tools === null) return []
+  if (!Array.isArray(tools)) throw invalid('tools', 'must be an array')
+  const functions: Json[] = []
+  for (const [at, tool] of tools.entries()) {
+    if (!isRecord(tool)) throw invalid(`tools.${at}`, 'must be an object')
+    // Tools that Anthropic runs itself have a type of their own and no schema: nobody here could run them.
+    if (tool.type !== undefined && tool.type !== null && tool.type !== 'custom') continue
+    if (typeof tool.name !== 'string' || tool.name === '') throw invalid(`tools.${at}.name`, 'must be a string')
+    functions.push({
+      type: 'function',
+      function: {
+        name: tool.name.slice(0, TOOL_NAME_MAX),
+        ...(typeof tool.description === 'string' ? { description: tool.description } : {}),
+        parameters: isRecord(tool.input_schema) ? tool.input_schema : { type: 'object', properties: {} },
+      },
+    })
+  }
+  return functions
+}
+
+function toolChoiceOf(choice: unknown): Json {
+  if (choice === undefined || choice === null) return {}
+  if (!isRecord(choice)) throw invalid('tool_choice', 'must be an object')
+  const parallel = choice.disable_parallel_tool_use === true ? { parallel_tool_calls: false } : {}
+  switch (choice.type) {
+    case 'auto':
+    case 'none':
+      return { tool_choice: choice.type, ...parallel }
+    case 'any':
+      return { tool_choice: 'required', ...parallel }
+    case 'tool':
+      if (typeof choice.name !== 'string') throw invalid('tool_choice.name', 'must be a string')
+      return { tool_choice: { type: 'function', function: { name: choice.name.slice(0, TOOL_NAME_MAX) } }, ...parallel }
+    default:
+      throw invalid('tool_choice.type', 'must be "auto", "any", "tool" or "none"')
+  }
+}
+
+function effortOf(thinking: unknown): string | undefined {
+  if (!isRecord(thinking)) return undefined
+  if (thinking.type === 'adaptive') return 'medium'
+  if (thinking.type !== 'enabled') return undefined
+  const budget = typeof thinking.budget_tokens === 'number' ? thinking.budget_tokens : 0
+  return budget >= 4_096 ? 'high' : budget >= 2_048 ? 'medium' : budget >= 1_024 ? 'low' : 'minimal'
+}
+
+function fromChat(chat: Json, { alias, requestId }: Asked): Json {
+  const choice = firstOf(chat.choices)
+  const message = isRecord(choice?.message) ? choice.message : {}
+  const content: Json[] = []
+  const thinking = message.reasoning_content ?? message.reasoning
+  // Unsigned: Anthropic's own servers would refuse it back, others do not look at it.
+  if (typeof thinking === 'string' && thinking !== '') content.push({ type: 'thinking', thinking, signature: '' })
+  const { content: text, refusal } = message
+  if (typeof text === 'string' && text !== '') content.push({ type: 'text', text })
+  else if (typeof refusal === 'string' && refusal !== '') content.push({ type: 'text', text: refusal })
+  const calls: unknown[] = Array.isArray(message.tool_calls) ? message.tool_calls : []
+  for (const call of calls) {
+    const named = isRecord(call) && isRecord(call.function) ? call.function : undefined
+    if (!isRecord(call) || typeof named?.name !== 'string') continue
+    content.push({
+      type: 'tool_use',
+      id: typeof call.id === 'string' && call.id !== '' ? call.id : `toolu_${hexOf(requestId)}${content.length}`,
+      name: named.name,
+      input: inputOf(named.arguments),
+    })
+  }
+  if (content.every(({ type }) => type === 'thinking')) content.push({ type: 'text', text: '' })
+  return {
+    id: `msg_${hexOf(requestId)}`,
+    type: 'message',
+    role: 'assistant',
+    model: alias,
+    content,
+    stop_reason: stopReason(choice?.finish_reason),
+    stop_sequence: null,
+    usage: usageOf(chat.usage),
+  }
+}
+
+function firstOf(choices: unknown): Json | undefined {
+  const first: unknown = Array.isArray(choices) ? choices[0] : undefined
+  return isRecord(first) ? first : undefined
+}
+
+/** Arguments as the object that they spell; what is none is kept as text rather than lost. */
+function inputOf(args: unknown): Json {
+  if (isRecord(args)) return args
+  if (typeof args !== 'string' || args.trim() === '') return {}
+  try {
+    const value: unknown = JSON.parse(args)
+    return isRecord(value) ? value : { value }
+  } catch {
+    return { raw_arguments: args }
+  }
+}
+
+function stopReason(finish: unknown): string {
+  switch (finish) {
+    case 'length':
+      return 'max_tokens'
+    case 'tool_calls':
+    case 'function_call':
+      return 'tool_use'
+    case 'content_filter':
+      return 'stop_sequence'
+    default:
+      return 'end_turn'
+  }
+}
+
+/** Anthropic counts what its cache had apart from the rest of the prompt. */
+function usageOf(usage: unknown): Json {
+  const { prompt_tokens, completion_tokens, prompt_tokens_details } = isRecord(usage) ? usage : {}
+  const details = isRecord(prompt_tokens_details) ? prompt_tokens_details : {}
+  const cached = countOf(details.cached_tokens)
+  return {
+    input_tokens: Math.max(countOf(prompt_tokens) - cached, 0),
+    output_tokens: countOf(completion_tokens),
+    ...(cached > 0 ? { cache_read_input_tokens: cached } : {}),
+  }
+}
+
+function countOf(value: unknown): number {
+  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
+}
+
+/** 32 hexadecimal digits that belong to a request. */
+function hexOf(requestId: string): string {
+  const hex = requestId.replaceAll('-', '').toLowerCase()
+  return /^[0-9a-f]{32}$/.test(hex) ? hex : Bun.SHA256.hash(requestId, 'hex').slice(0, 32)
+}
+
+function frame(event: string, json: string): string {
+  return `event: ${event}\ndata: ${json}\n\n`
+}
+
+type ToolBlock = { block: number; id: string | undefined; name: string; pending: string; isStarted: boolean }
+
+/**
+ * Chunks of chat as Anthropic's events. Text and thinking are one open block at a time; each tool call is a block that stays
+ * open to the end, since servers may send pieces of parallel calls in any order.
+ */
+class MessageStream implements StreamTranslator {
+  private isStarted = false
+  private isOver = false
+  private blocks = 0
+  /** The text or thinking block that is open. */
+  private open: { kind: 'text' | 'thinking'; block: number } | undefined
+  private readonly tools = new Map<number, ToolBlock>()
+  private finish: unknown
+  private usage: unknown
+
+  constructor(private readonly asked: Asked) {}
+
+  chunk(chunk: Json): string {
+    if (this.isOver) return ''
+    if (isRecord(chunk.usage)) this.usage = chunk.usage
+    const choice = firstOf(chunk.choices)
+    let out = ''
+    if (choice) {
+      const delta = isRecord(choice.delta) ? choice.delta : {}
+      const thinking = delta.reasoning_content ?? delta.reasoning
+      if (typeof thinking === 'string' && thinking !== '') out += this.text('thinking', thinking)
+      if (typeof delta.content === 'string' && delta.content !== '') out += this.text('text', delta.content)
+      else if (typeof delta.refusal === 'string' && delta.refusal !== '') out += this.text('text', delta.refusal)
+      if (Array.isArray(delta.tool_calls)) for (const call of delta.tool_calls) out += this.toolCall(call)
+      if (choice.finish_reason !== undefined && choice.finish_reason !== null) this.finish = choice.finish_reason
+    }
+    // The closing pair tells the usage: where it has not come yet, it waits for it, or for the end.
+    if (this.finish !== undefined && this.usage !== undefined) out += this.close()
+    return out
+  }
+
+  end(): string {
+    return this.isOver ? '' : this.close()
+  }
+
+  error(error: GatewayError): string {
+    this.isOver = true
+    return frame('error', JSON.stringify(messagesError(error)))
+  }
+
+  private start(): string {
+    if (this.isStarted) return ''
+    this.isStarted = true
+    const message = {
+      id: `msg_${hexOf(this.asked.requestId)}`,
+      type: 'message',
+      role: 'assistant',
+      model: this.asked.alias,
+      content: [],
+      stop_reason: null,
+      stop_sequence: null,
+      usage: { input_tokens: 0, output_tokens: 0 },
+    }
+    return frame('message_start', JSON.stringify({ type: 'message_start', message }))
+  }
+
+  /** The usual token: its frame is put together by hand around one text. */
+  private text(kind: 'text' | 'thinking', text: string): string {
+    const out = this.open?.kind === kind ? '' : this.openText(kind)
+    const block = this.open?.block ?? 0
+    return `${out}event: content_block_delta\ndata: {"type":"content_block_delta","index":${block},"delta":{"type":"${kind}_delta","${kind}":${JSON.stringify(text)}}}\n\n`
+  }
+
+  private openText(kind: 'text' | 'thinking'): string {
+    const before = this.start() + this.closeText()
+    const block = this.blocks++
+    this.open = { kind, block }
+    const content = kind === 'text' ? '{"type":"text","text":""}' : '{"type":"thinking","thinking":"","signature":""}'
+    return before + startFrame(block, content)
+  }
+
+  private toolCall(call: unknown): string {
+    if (!isRecord(call)) return ''
+    const index = typeof call.index === 'number' ? call.index : this.tools.size
+    const { name, arguments: args } = isRecord(call.function) ? call.function : {}
+    let out = ''
+    let tool = this.tools.get(index)
+    if (!tool) {
+      tool = { block: -1, id: undefined, name: '', pending: '', isStarted: false }
+      this.tools.set(index, tool)
+    }
+    if (typeof call.id === 'string' && call.id !== '') tool.id ??= call.id
+    if (typeof name === 'string' && !tool.isStarted) tool.name += name
+    if (typeof args === 'string') tool.pending += args
+    if (!tool.isStarted) {
+      if (tool.id === undefined || tool.name === '') return ''
+      out += this.startTool(tool, tool.id)
+    }
+    return out + this.fragment(tool)
+  }
+
+  private startTool(tool: ToolBlock, id: string): string {
+    const before = this.start() + this.closeText()
+    tool.isStarted = true
+    tool.block = this.blocks++
+    const { name } = tool
+    return before + startFrame(tool.block, JSON.stringify({ type: 'tool_use', id, name, input: {} }))
+  }
+
+  private fragment(tool: ToolBlock): string {
+    if (tool.pending === '') return ''
+    const json = JSON.stringify(tool.pending)
+    tool.pending = ''
+    return `event: content_block_delta\ndata: {"type":"content_block_delta","index":${tool.block},"delta":{"type":"input_json_delta","partial_json":${json}}}\n\n`
+  }
+
+  private closeText(): string {
+    if (!this.open) return ''
+    const { block, kind } = this.open
+    this.open = undefined
+    const signature = `{"type":"content_block_delta","index":${block},"delta":{"type":"signature_delta","signature":""}}`
+    return (kind === 'thinking' ? frame('content_block_delta', signature) : '') + stopFrame(block)
+  }
+
+  private close(): string {
+    this.isOver = true
+    let out = this.start()
+    for (const [index, tool] of this.tools) {
+      // Servers that give calls no id: one of ours, so that the call is not lost.
+      if (!tool.isStarted && tool.name !== '') {
+        out += this.startTool(tool, `toolu_${hexOf(this.asked.requestId)}${index}`) + this.fragment(tool)
+      }
+    }
+    if (this.blocks === 0) out += this.openText('text')
+    out += this.closeText()
+    for (const { block, isStarted } of this.tools.values()) if (isStarted) out += stopFrame(block)
+    const { input_tokens, ...counts } = usageOf(this.usage)
+    const delta = {
+      type: 'message_delta',
+      delta: { stop_reason: stopReason(this.finish), stop_sequence: null },
+      usage: { ...(input_tokens === 0 ? {} : { input_tokens }), ...counts },
+    }
+    return `${out}${frame('message_delta', JSON.stringify(delta))}${frame('message_stop', '{"type":"message_stop"}')}`
+  }
+}
+
+function startFrame(block: number, content: string): string {
+  return frame('content_block_start', `{"type":"content_block_start","index":${block},"content_block":${content}}`)
+}
+
+function stopFrame(block: number): string {
+  return frame('content_block_stop', `{"type":"content_block_stop","index":${block}}`)
+}
