@@ -117,6 +117,8 @@ export class Exchange {
   /** The caller's program, in its own words. */
   userAgent: string | undefined
   isStream = false
+  /** Whether it uses up tokens; what only counts or converts them does not. */
+  isCounted = true
   status = 0
   error: GatewayError | undefined
   usage: Usage | undefined
@@ -216,7 +218,7 @@ export class Exchange {
    * of its events with content and a quarter of their bytes. Nothing delivered counts nothing.
    */
   fillUsage(): void {
-    if (this.attempts.length === 0) return
+    if (this.attempts.length === 0 || !this.isCounted) return
     const told = this.usage
     const promptTokens = told?.promptTokens || Math.ceil(this.requestBytes / 4)
     const completionTokens = told?.completionTokens || Math.max(this.contentEvents, Math.ceil(this.contentBytes / 4))

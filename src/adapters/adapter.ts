@@ -1,7 +1,10 @@
 import type { Usage } from '../exchange.ts'
 
 /** What an endpoint asks of an upstream. */
-export type Operation = 'chat' | 'completions' | 'embeddings'
+export type Operation = 'chat' | 'completions' | 'embeddings' | RelayedOperation
+
+/** What is asked and answered byte for byte, but for the name of the model. */
+export type RelayedOperation = 'rerank' | 'score' | 'classify' | 'pooling' | 'tokenize' | 'detokenize'
 
 /** What an upstream said is wrong, in the envelope's terms; members it did not send are undefined. */
 export type UpstreamError = { message: string; code: string | undefined; param: string | undefined }
@@ -21,6 +24,8 @@ export type Adapter = {
   base(apiBase: string | undefined, vendor: string): string | undefined
   /** Path behind the base; an operation that is missing is one the dialect does not have. */
   paths: Partial<Record<Operation, string>>
+  /** The base of an operation where it is another one: in and out a base as `base` gives it. */
+  baseOf?(operation: Operation, base: string): string
   error(body: unknown): UpstreamError | undefined
   /** Token counts out of a `usage` member; undefined when it is no such thing. */
   usage(usage: unknown): Usage | undefined

@@ -1,5 +1,5 @@
 import type { Usage } from '../exchange.ts'
-import type { Adapter, UpstreamError } from './adapter.ts'
+import type { Adapter, Operation, UpstreamError } from './adapter.ts'
 
 /** Endpoints that people paste into `api_base`; one is cut back to its root (proxy-04 §1). */
 const PASTED = [
@@ -31,9 +31,31 @@ export const openai: Adapter = {
     }
     return /^https?:\/\/api\.openai\.com$/i.test(base) ? `${base}/v1` : base
   },
-  paths: { chat: '/chat/completions', completions: '/completions', embeddings: '/embeddings' },
+  paths: {
+    chat: '/chat/completions',
+    completions: '/completions',
+    embeddings: '/embeddings',
+    rerank: '/rerank',
+    score: '/score',
+    classify: '/classify',
+    pooling: '/pooling',
+    tokenize: '/tokenize',
+    detokenize: '/detokenize',
+  },
+  baseOf,
   error: readError,
   usage: readUsage,
+}
+
+/** What vLLM and SGLang serve beside `/v1`, not below it (spec/README, row 21). */
+const AT_THE_ROOT: ReadonlySet<Operation> = new Set(['score', 'classify', 'pooling', 'tokenize', 'detokenize'])
+
+/** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */
+function baseOf(operation: Operation, base: string): string {
+  if (AT_THE_ROOT.has(operation)) return base.replace(/\/v1$/, '')
+  if (operation !== 'rerank') return base
+  const cut = base.replace(/\/(?:responses|messages|rerank)$/, '')
+  return /^https?:\/\/[^/]+$/i.test(cut) ? `${cut}/v1` : cut
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

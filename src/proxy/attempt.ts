@@ -1,5 +1,5 @@
 import type { Asked, Dialect, StreamTranslator } from '../dialects/dialect.ts'
-import { clientGone, GatewayError, openAiEnvelope, toGatewayError, withoutWords } from '../errors.ts'
+import { clientGone, GatewayError, invalidRequest, openAiEnvelope, toGatewayError, withoutWords } from '../errors.ts'
 import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
@@ -12,6 +12,8 @@ import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
+import { isJson } from './read.ts'
+import { relayedUsage } from './relayed-usage.ts'
 import { cutMessage, errorInside, rewriteAnswer, undecodable, upstreamWords } from './rewrite-answer.ts'
 import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
 import type { Target } from './route.ts'
@@ -28,9 +30,10 @@ export type Reader = { read(): Promise<Piece>; cancel(): Promise<void> }
 
 /** What an upstream answered well. */
 export type Answer =
-  | { kind: 'whole'; body: string }
+  /** `head`: what its head says besides the usual, or in place of it. */
+  | { kind: 'whole'; body: string | Uint8Array<ArrayBuffer>; head?: Record<string, string> }
   /** Too large to hold: what was read, and the rest. */
-  | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt }
+  | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt; head?: Record<string, string> }
   | { kind: 'stream'; stream: UpstreamStream }
 
 export type AttemptInput = {
@@ -116,6 +119,8 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const { endpoint, question, exchange, caller } = input
   const { upstream } = target
   const url = upstream.urls[endpoint.operation]
+  const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
+  if (refusal !== undefined) throw invalidRequest(refusal)
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
   // Before the record of the attempt, which would count as one that reached out to the upstream.
   if (caller.isGone) throw clientGone()
@@ -145,6 +150,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     const declared = response.headers.get('content-length')
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
+    if (endpoint.relay) return await relayed(input, response, open, isShort, record)
     const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') {
       if (endpoint.dialect) {
@@ -176,6 +182,27 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   } finally {
     record.endedAt = input.monotonic()
   }
+}
+
+/** An answer that goes out as it came. What it says of its usage is read where it is JSON of a usual length. */
+async function relayed(
+  { exchange, monotonic }: AttemptInput,
+  response: Response,
+  open: OpenAttempt,
+  isShort: boolean,
+  record: Attempt,
+): Promise<Answer> {
+  const head = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
+  const body = isShort ? new Uint8Array(await response.arrayBuffer()) : await readHeldBytes(response, open)
+  if ('held' in body) {
+    exchange.hasAnswered = true
+    return { ...body, head }
+  }
+  open.release()
+  exchange.member?.measured(monotonic() - record.startedAt)
+  const mayTell = exchange.isCounted && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'])
+  if (mayTell) exchange.usage = relayedUsage(body)
+  return { kind: 'whole', body, head }
 }
 
 /** The answer in the caller's dialect. in: the text of a chat answer */
@@ -370,13 +397,21 @@ const decoder = new TextDecoder()
 
 /** A long body, or one of unknown length: its text, or what was read and the rest when it is too large to hold. */
 async function readHeld(response: Response, open: OpenAttempt): Promise<string | Extract<Answer, { kind: 'large' }>> {
+  const held = await readHeldBytes(response, open)
+  return 'held' in held ? held : decoder.decode(held)
+}
+
+async function readHeldBytes(
+  response: Response,
+  open: OpenAttempt,
+): Promise<Uint8Array<ArrayBuffer> | Extract<Answer, { kind: 'large' }>> {
   const reader = response.body?.getReader()
-  if (!reader) return ''
+  if (!reader) return new Uint8Array()
   const pieces: Uint8Array[] = []
   let length = 0
   while (length <= HELD_BYTES_MAX) {
     const { done, value } = await reader.read()
-    if (done) return decoder.decode(Buffer.concat(pieces, length))
+    if (done) return Buffer.concat(pieces, length)
     pieces.push(value)
     length += value.byteLength
   }

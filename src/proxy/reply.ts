@@ -84,7 +84,9 @@ export function reply(
     exchange.headAt = gateway.clock.monotonic()
     exchange.clientIp()
   }
-  const headers = wholeHeaders(gateway, exchange, endpoint, mark)
+  const headers = answer.head
+    ? { ...answerHeaders(gateway, exchange, endpoint, mark, 'application/json'), ...answer.head }
+    : wholeHeaders(gateway, exchange, endpoint, mark)
   const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, endpoint, answer)
   return new Response(body, { headers })
 }

@@ -90,7 +90,7 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
     origin: url.origin,
     hostname: url.hostname.replace(/^\[|\]$/g, ''),
     port: url.port === '' ? (isTls ? 443 : 80) : Number(url.port),
-    urls: Object.fromEntries(Object.entries(adapter.paths).map(([operation, path]) => [operation, base + path])),
+    urls: urlsOf(adapter, base),
     headers,
     ready: {
       whole: new Headers({ ...headers, accept: 'application/json' }),
@@ -106,6 +106,14 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
     doneMarker: value.response?.stream_done_marker,
     asksUsage: value.response?.stream_usage !== 'off',
   }
+}
+
+function urlsOf(adapter: Adapter, base: string): Upstream['urls'] {
+  const urls: Upstream['urls'] = {}
+  let operation: Operation
+  for (operation in adapter.paths)
+    urls[operation] = (adapter.baseOf?.(operation, base) ?? base) + (adapter.paths[operation] ?? '')
+  return urls
 }
 
 /** Fills in the operator's header templates: a header with an empty variable is left out, and none replaces one of ours but the user agent. */

@@ -21,6 +21,11 @@ const FIXED = [
   '/v1/messages',
   '/v1/messages/count_tokens',
   '/v1/rerank',
+  '/v1/score',
+  '/v1/classify',
+  '/v1/pooling',
+  '/v1/tokenize',
+  '/v1/detokenize',
   '/v1/responses',
   '/v1/audio/transcriptions',
   '/v1/audio/translations',
@@ -51,6 +56,11 @@ function labelsOf(endpoint: string, index: number): EndpointLabels {
 }
 
 const byPath = new Map(FIXED.map((endpoint, index): [string, EndpointLabels] => [endpoint, labelsOf(endpoint, index)]))
+// What engines serve at their root is the same endpoint in another spelling.
+for (const name of ['/score', '/classify', '/pooling', '/tokenize', '/detokenize']) {
+  const labels = byPath.get(`/v1${name}`)
+  if (labels) byPath.set(name, labels)
+}
 const collapsed = COLLAPSED.map((template, index) => ({
   prefix: template.slice(0, -':id'.length),
   labels: labelsOf(template, FIXED.length + index),

@@ -11,6 +11,8 @@ export type Endpoint = {
   /** Where callers do not speak OpenAI's dialect: how what they ask becomes a chat request, and its answer theirs. */
   dialect?: Dialect
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
+  /** Where the answer goes out byte for byte, whatever it is. */
+  relay?: Relay
   schema: z.ZodType<EndpointQuestion>
   keys: readonly string[]
   /**
@@ -19,7 +21,7 @@ export type Endpoint = {
    */
   isPlain(value: unknown): value is EndpointQuestion
   /** The member that holds what is asked: kept for exporters where an operator wants content. */
-  promptMember: 'messages' | 'prompt' | 'input'
+  promptMember: 'messages' | 'prompt' | 'input' | undefined
   /** The member without which a 2xx answer is no answer. */
   answerMember: 'choices' | 'data'
   /** True where `stream` always goes upstream, said or not (proxy-02 §2). */
@@ -30,6 +32,13 @@ export type Endpoint = {
   fillsUsage: boolean
   /** What a 501 calls it when the upstream's dialect lacks it. */
   noun: string
+}
+
+export type Relay = {
+  /** Whether tokens are used up: what was not told is then estimated. */
+  isCounted: boolean
+  /** Why a model with this label does not serve it. */
+  refusal?(provider: string, alias: string): string | undefined
 }
 
 export type EndpointQuestion = {

@@ -4,5 +4,6 @@ import { completions } from './completions.ts'
 import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
 import { messages } from './messages.ts'
+import { RELAYED } from './relayed.ts'
 
-export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages]
+export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages, ...RELAYED]

@@ -1,0 +1,34 @@
+import type { Usage } from '../exchange.ts'
+
+/**
+ * Tokens that an answer tells which nobody else looks into. Only a prompt: what these endpoints give back is no text of a model.
+ * in: JSON
+ * source: proxy-03 §7; Cohere and Jina API references, "Rerank"; vLLM, "Score API", "Pooling API"
+ */
+export function relayedUsage(body: Uint8Array): Usage | undefined {
+  let document: unknown
+  try {
+    document = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'))
+  } catch {
+    return undefined
+  }
+  const usage = member(document, 'usage')
+  const billed = member(member(document, 'meta'), 'billed_units')
+  const promptTokens =
+    countOf(member(usage, 'prompt_tokens')) ||
+    countOf(member(usage, 'input_tokens')) ||
+    countOf(member(usage, 'total_tokens')) ||
+    countOf(member(billed, 'input_tokens'))
+  if (promptTokens === 0) return undefined
+  const none = { completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 }
+  return { promptTokens, totalTokens: promptTokens, ...none, isEstimated: false }
+}
+
+function member(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
+}
+
+/** As the adapters read counters: what no request can have is none. */
+function countOf(value: unknown): number {
+  return typeof value === 'number' && value > 0 && value <= 1_000_000_000 ? Math.round(value) : 0
+}
