@@ -10,7 +10,7 @@ import type { Caller, Waiting } from './caller.ts'
 import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion } from './encode.ts'
-import type { Endpoint } from './endpoints/endpoint.ts'
+import type { Endpoint, TokenCount } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
 import { relayedUsage } from './relayed-usage.ts'
@@ -121,6 +121,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const url = upstream.urls[endpoint.operation]
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
   if (refusal !== undefined) throw invalidRequest(refusal)
+  if (endpoint.count && !upstream.countsTokens) return estimatedCount(endpoint.count, question.text)
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
   // Before the record of the attempt, which would count as one that reached out to the upstream.
   if (caller.isGone) throw clientGone()
@@ -144,12 +145,19 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
         exchange.attempts.pop()
         return await attempt(input, target, kind)
       }
+      if (endpoint.count && response.status < 500 && ![401, 403, 429].includes(response.status)) {
+        // Servers without this endpoint, and those that cannot count a chat.
+        if ([404, 405].includes(response.status)) upstream.countsTokens = false
+        open.release()
+        return estimatedCount(endpoint.count, question.text)
+      }
       throw error
     }
     if (question.isStream) return await openStream(input, target, response, open, record)
     const declared = response.headers.get('content-length')
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
+    if (endpoint.count) return await counted(endpoint.count, question.text, await response.text(), open)
     if (endpoint.relay) return await relayed(input, response, open, isShort, record)
     const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') {
@@ -182,6 +190,22 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   } finally {
     record.endedAt = input.monotonic()
   }
+}
+
+/** The engine's own count; an estimate where its answer tells none. */
+async function counted(count: TokenCount, question: string, answer: string, open: OpenAttempt): Promise<Answer> {
+  open.release()
+  let document: unknown
+  try {
+    document = count.answer(JSON.parse(answer))
+  } catch {
+    // It counts in another form: as if it did not.
+  }
+  return document === undefined ? estimatedCount(count, question) : { kind: 'whole', body: JSON.stringify(document) }
+}
+
+function estimatedCount(count: TokenCount, question: string): Answer {
+  return { kind: 'whole', body: JSON.stringify(count.estimate(question)), head: { 'x-aisix-estimated': 'true' } }
 }
 
 /** An answer that goes out as it came. What it says of its usage is read where it is JSON of a usual length. */

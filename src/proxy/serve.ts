@@ -31,7 +31,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const { gateway, router, admission, dial } = proxy
   const { clock, config } = gateway
   exchange.handler = endpoint.name
-  exchange.isCounted = endpoint.relay?.isCounted ?? true
+  exchange.isCounted = endpoint.relay?.isCounted ?? endpoint.count === undefined
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   gateway.exporters.sync(snapshot)
   const callerKey = authenticate(snapshot, request.headers, clock.now())

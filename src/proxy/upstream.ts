@@ -41,6 +41,8 @@ export type Upstream = {
   doneMarker: 'required' | 'optional' | 'none' | undefined
   /** Whether streams are asked for usage; turned off for good once the server refused `stream_options`. */
   asksUsage: boolean
+  /** Whether the server has an endpoint that counts tokens, as far as is known; turned off for good once it said that it has none. */
+  countsTokens: boolean
 }
 
 /** `upstream.tls` of the configuration as texts, read once at the start. */
@@ -105,6 +107,7 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
     reasoningPath: value.response?.reasoning_field?.split('.'),
     doneMarker: value.response?.stream_done_marker,
     asksUsage: value.response?.stream_usage !== 'off',
+    countsTokens: adapter.paths.tokenize !== undefined,
   }
 }
 

@@ -294,3 +294,50 @@ test('a caller that leaves takes its upstream with it', async () => {
   expect(await thrown(stream.done())).toBeInstanceOf(Anthropic.APIUserAbortError)
   await upstream.whenCut(cut + 1)
 })
+
+describe('countTokens', () => {
+  const TURNS = { model: ALIAS, messages: QUESTION.messages }
+
+  test('asks the engine’s own tokenizer where there is one', async () => {
+    upstream.answer((_request, connection) => connection.json(200, { count: 23, max_model_len: 4096, tokens: [1] }))
+    const { data, response } = await client.messages
+      .countTokens({ ...TURNS, system: 'Be brief.', tools: [WEATHER] })
+      .withResponse()
+    expect(data).toEqual({ input_tokens: 23 })
+    expect(response.headers.get('x-aisix-estimated')).toBeNull()
+    expect(upstream.last().path).toBe('/tokenize')
+    expect(upstream.last().json()).toMatchObject({
+      model: UPSTREAM_MODEL,
+      messages: [{ role: 'system' }, { role: 'user', content: 'Say hello.' }],
+      tools: [{ type: 'function', function: { name: 'weather' } }],
+      add_generation_prompt: true,
+    })
+  })
+
+  test.each([
+    ['says nothing of a count', 200, { tokens: [] }],
+    ['cannot count a chat', 422, { error: { message: 'prompt missing' } }],
+    ['has no such endpoint', 404, { detail: 'Not Found' }],
+  ])('is an estimate that says so where the server %s', async (_name, status, body) => {
+    upstream.answer((_request, connection) => connection.json(status, body))
+    const { data, response } = await client.messages.countTokens(TURNS).withResponse()
+    expect(data.input_tokens).toBeGreaterThan(0)
+    expect(response.headers.get('x-aisix-estimated')).toBe('true')
+  })
+
+  test('does not ask again a server that said that it has no such endpoint, nor holds it against it', async () => {
+    const before = upstream.requests.length
+    expect((await client.messages.countTokens(TURNS)).input_tokens).toBeGreaterThan(0)
+    expect(upstream.requests.length).toBe(before)
+    expect((await client.messages.create(QUESTION)).content).toMatchObject([{ type: 'text' }])
+  })
+
+  test('uses up no tokens, and has errors of its own dialect', async () => {
+    const error = await thrown(client.messages.countTokens({ ...TURNS, model: 'nope' }))
+    expect(error).toBeInstanceOf(Anthropic.NotFoundError)
+    await gateway.idle()
+    const counts = gateway.telemetry.records.filter(({ handler }) => handler === 'count_tokens')
+    expect(counts.length).toBeGreaterThan(3)
+    for (const { promptTokens, completionTokens } of counts) expect([promptTokens, completionTokens]).toEqual([0, 0])
+  })
+})

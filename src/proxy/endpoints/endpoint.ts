@@ -13,6 +13,8 @@ export type Endpoint = {
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
   /** Where the answer goes out byte for byte, whatever it is. */
   relay?: Relay
+  /** Where the answer is a count of tokens, which the gateway estimates for servers that have no tokenizer. */
+  count?: TokenCount
   schema: z.ZodType<EndpointQuestion>
   keys: readonly string[]
   /**
@@ -39,6 +41,13 @@ export type Relay = {
   isCounted: boolean
   /** Why a model with this label does not serve it. */
   refusal?(provider: string, alias: string): string | undefined
+}
+
+export type TokenCount = {
+  /** in: what the engine answered, and the chat request that it was asked about. out: a document; undefined where it tells no count */
+  answer(document: unknown): unknown
+  /** in: the chat request as JSON text */
+  estimate(text: string): unknown
 }
 
 export type EndpointQuestion = {

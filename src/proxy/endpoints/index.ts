@@ -1,9 +1,10 @@
 /** The registry of endpoints that reach an upstream. Each is one file and one line here. */
 import { chatCompletions } from './chat-completions.ts'
 import { completions } from './completions.ts'
+import { countTokens } from './count-tokens.ts'
 import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
 import { messages } from './messages.ts'
 import { RELAYED } from './relayed.ts'
 
-export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages, ...RELAYED]
+export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages, countTokens, ...RELAYED]
