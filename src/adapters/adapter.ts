@@ -1,5 +1,7 @@
 import type { Usage } from '../exchange.ts'
 
+export type Json = Record<string, unknown>
+
 /** What an endpoint asks of an upstream. */
 export type Operation = 'chat' | 'completions' | 'embeddings' | RelayedOperation
 
@@ -8,6 +10,22 @@ export type RelayedOperation = 'rerank' | 'score' | 'classify' | 'pooling' | 'to
 
 /** What an upstream said is wrong, in the envelope's terms; members it did not send are undefined. */
 export type UpstreamError = { message: string; code: string | undefined; param: string | undefined }
+
+export type ChatTranslation = {
+  /** in: the body of a chat request, its `model` the upstream's name. throws: invalid_request */
+  question(chat: Json): Json
+  /** in: what the upstream answered, epoch milliseconds. out: a `chat.completion` */
+  answer(answer: Json, nowMs: number): Json
+  chunks(nowMs: number): ChunkTranslator
+}
+
+/** One stream. */
+export type ChunkTranslator = {
+  /** in: the JSON of one event. out: `chat.completion.chunk` objects, or one `{error}`, in the order to send them */
+  event(data: Json): Json[]
+  /** The event that ends the stream was seen: one that ends without it was cut. */
+  readonly isDone: boolean
+}
 
 /**
  * A dialect that upstreams speak. Plain values in, plain values out: an adapter never fetches, waits, retries or logs,
@@ -26,6 +44,8 @@ export type Adapter = {
   paths: Partial<Record<Operation, string>>
   /** The base of an operation where it is another one: in and out a base as `base` gives it. */
   baseOf?(operation: Operation, base: string): string
+  /** Where chat is asked in another shape than OpenAI's: what becomes of the request, and of its answer. */
+  chat?: ChatTranslation
   error(body: unknown): UpstreamError | undefined
   /** Token counts out of a `usage` member; undefined when it is no such thing. */
   usage(usage: unknown): Usage | undefined

@@ -1,9 +1,10 @@
 /** The registry of dialects. A name without an adapter is known to the contract and not spoken by this version. */
 import type { Adapter } from './adapter.ts'
+import { anthropic } from './anthropic.ts'
 import type { AdapterName } from './names.ts'
 import { openai } from './openai.ts'
 
-export const ADAPTERS: Partial<Record<AdapterName, Adapter>> = { openai }
+export const ADAPTERS: Partial<Record<AdapterName, Adapter>> = { openai, anthropic }
 
 /**
  * The adapter of a provider key: the labels `openai` and `anthropic` are pinned to the dialect of that name, every other

@@ -1,15 +1,16 @@
+import type { ChunkTranslator } from '../adapters/adapter.ts'
 import type { Asked, Dialect, StreamTranslator } from '../dialects/dialect.ts'
 import { clientGone, GatewayError, invalidRequest, openAiEnvelope, toGatewayError, withoutWords } from '../errors.ts'
 import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
 import type { CallerKey } from '../store/snapshot.ts'
-import { parseBinary, toBinary, utf8ToBinary } from '../wire/members.ts'
+import { parseBinary, stringifyBinary, toBinary, utf8ToBinary } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
 import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
-import { encodeQuestion } from './encode.ts'
+import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
 import type { Endpoint, TokenCount } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
@@ -168,7 +169,8 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
       exchange.hasAnswered = true
       return held
     }
-    const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, held)
+    const chat = fromUpstream(upstream.adapter, endpoint.operation, held, input.now())
+    const answer = rewriteAnswer(endpoint, upstream.adapter, question.model, chat)
     open.release()
     exchange.member?.measured(input.monotonic() - record.startedAt)
     record.providerRequestId = answer.id
@@ -288,7 +290,11 @@ function send(input: AttemptInput, target: Target, url: string, open: OpenAttemp
     port: upstream.port,
     tls: upstream.tls,
     headers: outboundHeaders(input, target),
-    body: encodeQuestion(endpoint, question, target.upstreamModel, upstream.overrides, asksUsage),
+    body: toUpstream(
+      upstream.adapter,
+      endpoint.operation,
+      encodeQuestion(endpoint, question, target.upstreamModel, upstream.overrides, asksUsage),
+    ),
     isStream: question.isStream,
     signal: open.signal,
     onUnreachable: error => open.abort(error),
@@ -485,8 +491,11 @@ export class UpstreamStream {
   /** Why the stream ended badly, told once everything before it is delivered. */
   private failure: GatewayError | undefined
   isDone = false
+  /** Where the upstream speaks another dialect than chat. */
+  private readonly chunks: ChunkTranslator | undefined
   private readonly onData = (data: string, isTerminated = true) => {
     if (this.rewriter.isDone) return
+    if (this.chunks) return this.translate(this.chunks, data)
     const rewritten = this.rewriter.rewrite(data, isTerminated)
     if (rewritten !== undefined) this.ready += this.framer.chunk(rewritten)
   }
@@ -498,7 +507,26 @@ export class UpstreamStream {
     private readonly target: Target,
     private readonly input: AttemptInput,
     readonly framer: Framer,
-  ) {}
+  ) {
+    this.chunks = target.upstream.adapter.chat?.chunks(input.now())
+  }
+
+  /** An event of another dialect, as chunks of chat. */
+  private translate(chunks: ChunkTranslator, data: string): void {
+    let event: unknown
+    try {
+      event = parseBinary(data)
+    } catch {
+      throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', {
+        retry: 'yes',
+      })
+    }
+    for (const chunk of chunks.event({ ...Object(event) })) {
+      const rewritten = this.rewriter.rewrite(stringifyBinary(chunk))
+      if (rewritten !== undefined) this.ready += this.framer.chunk(rewritten)
+    }
+    if (chunks.isDone) this.rewriter.rewrite(DONE)
+  }
 
   /** Reads until there is something to send, which the next `read` gives. */
   async readFirst(): Promise<void> {
@@ -543,6 +571,14 @@ export class UpstreamStream {
       if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
     } catch (error) {
       this.failure = this.open.explain(error)
+      if (this.ready === '') throw this.failure
+      return
+    }
+    if (piece.done && this.chunks && !this.rewriter.isDone) {
+      // What came before the cut is delivered first.
+      this.failure =
+        this.open.reason ??
+        new GatewayError('stream_aborted', 'upstream ended the stream before its last event', { retry: 'yes' })
       if (this.ready === '') throw this.failure
       return
     }

@@ -1,3 +1,4 @@
+import type { Adapter, Operation } from '../adapters/adapter.ts'
 import {
   createQuoter,
   findMember,
@@ -60,6 +61,26 @@ export function encodeQuestion(
   if (asksUsage) setMember(members, 'stream_options', INCLUDE_USAGE)
   applyOverrides(members, overrides)
   return writeMembers(members)
+}
+
+/** A chat request as the upstream's dialect has it. in: its JSON text, as `encodeQuestion` gives it */
+export function toUpstream({ chat }: Adapter, operation: Operation, text: string): string {
+  if (!chat || operation !== 'chat') return text
+  return JSON.stringify(chat.question({ ...Object(JSON.parse(text)) }))
+}
+
+/** A chat answer out of what the upstream's dialect has for one; what is no JSON stays as it is, for others to judge. */
+export function fromUpstream({ chat }: Adapter, operation: Operation, text: string, nowMs: number): string {
+  if (!chat || operation !== 'chat') return text
+  let answer: unknown
+  try {
+    answer = JSON.parse(text)
+  } catch {
+    return text
+  }
+  // Errors inside a 200 are read as the upstream sent them.
+  if (typeof answer !== 'object' || answer === null || !('content' in answer)) return text
+  return JSON.stringify(chat.answer({ ...answer }, nowMs))
 }
 
 const modelText = createQuoter()

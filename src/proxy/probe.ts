@@ -7,7 +7,7 @@ import { scanMembers } from '../wire/members.ts'
 import { OpenAttempt } from './attempt.ts'
 import { Caller } from './caller.ts'
 import type { Dial } from './dial.ts'
-import { encodeQuestion } from './encode.ts'
+import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
 import { chatCompletions } from './endpoints/chat-completions.ts'
 import { cutMessage, rewriteAnswer, upstreamWords } from './rewrite-answer.ts'
 import { addTemplated, type Upstream } from './upstream.ts'
@@ -104,13 +104,14 @@ async function askCompletion(asking: Asking, { entry, check, upstream, providerK
     hasStreamOptions: false,
     bytes: Buffer.byteLength(text),
   }
-  const body = encodeQuestion(chatCompletions, question, model_name, upstream.overrides, false)
+  const { adapter } = upstream
+  const body = toUpstream(adapter, 'chat', encodeQuestion(chatCompletions, question, model_name, upstream.overrides, false))
   const response = await asking.send(url, ownHeaders(entry, providerKey, upstream), body)
   const { ok, status } = response
   const answer = await readStart(response, ok ? ANSWER_BYTES_MAX : WORDS_BYTES_MAX)
   if (!ok) return judged(check, status, answeredBadly(upstream, status, answer))
   // What a caller would be told is no answer is none here.
-  rewriteAnswer(chatCompletions, upstream.adapter, alias, answer)
+  rewriteAnswer(chatCompletions, adapter, alias, fromUpstream(adapter, 'chat', answer, 0))
   return { result: { outcome: 'passed', status, reason: undefined }, error: undefined }
 }
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { anthropic } from '../../src/adapters/anthropic.ts'
 import { adapterOf } from '../../src/adapters/index.ts'
 import { openai } from '../../src/adapters/openai.ts'
 
@@ -118,16 +119,17 @@ test('the credential is a bearer token', () => {
 })
 
 describe('the adapter of a provider key', () => {
-  test('goes by its name, but the label `openai` pins it', () => {
+  test('goes by its name, but the labels `openai` and `anthropic` pin it', () => {
     expect(adapterOf('vllm', 'openai')).toBe(openai)
     expect(adapterOf('openai', undefined)).toBe(openai)
     expect(adapterOf('openai', 'bedrock')).toBe(openai)
+    expect(adapterOf('anthropic', 'openai')).toBe(anthropic)
+    expect(adapterOf('vllm', 'anthropic')).toBe(anthropic)
   })
 
   test('is none where nothing names it, or where this version does not speak it', () => {
     expect(adapterOf('vllm', undefined)).toBeUndefined()
     expect(adapterOf('OpenAI', undefined)).toBeUndefined()
-    expect(adapterOf('anthropic', 'openai')).toBeUndefined()
     expect(adapterOf('x', 'vertex')).toBeUndefined()
   })
 })
