@@ -3,7 +3,10 @@ import type { Usage } from '../exchange.ts'
 export type Json = Record<string, unknown>
 
 /** What an endpoint asks of an upstream. */
-export type Operation = 'chat' | 'completions' | 'embeddings' | RelayedOperation
+export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation | RelayedOperation
+
+/** What callers and upstreams of one dialect other than chat share: asked and answered without a translation. */
+export type NativeOperation = 'messages' | 'responses'
 
 /** What is asked and answered byte for byte, but for the name of the model. */
 export type RelayedOperation = 'rerank' | 'score' | 'classify' | 'pooling' | 'tokenize' | 'detokenize'

@@ -35,6 +35,8 @@ export const openai: Adapter = {
     chat: '/chat/completions',
     completions: '/completions',
     embeddings: '/embeddings',
+    messages: '/v1/messages',
+    responses: '/responses',
     rerank: '/rerank',
     score: '/score',
     classify: '/classify',
@@ -53,7 +55,8 @@ const AT_THE_ROOT: ReadonlySet<Operation> = new Set(['score', 'classify', 'pooli
 /** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */
 function baseOf(operation: Operation, base: string): string {
   if (AT_THE_ROOT.has(operation)) return base.replace(/\/v1$/, '')
-  if (operation !== 'rerank') return base
+  if (operation === 'messages') return base.replace(/\/messages$/, '').replace(/\/v1$/, '')
+  if (operation !== 'rerank' && operation !== 'responses') return base
   const cut = base.replace(/\/(?:responses|messages|rerank)$/, '')
   return /^https?:\/\/[^/]+$/i.test(cut) ? `${cut}/v1` : cut
 }

@@ -5,15 +5,16 @@ import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
 import type { CallerKey } from '../store/snapshot.ts'
-import { parseBinary, stringifyBinary, toBinary, utf8ToBinary } from '../wire/members.ts'
+import { parseBinary, readMembers, setMember, stringifyBinary, toBinary, utf8ToBinary, writeMembers } from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
 import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
-import type { Endpoint, TokenCount } from './endpoints/endpoint.ts'
+import type { Endpoint, NativeRelay, TokenCount } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
+import { RelayedStream } from './relayed-stream.ts'
 import { relayedUsage } from './relayed-usage.ts'
 import { cutMessage, errorInside, rewriteAnswer, undecodable, upstreamWords } from './rewrite-answer.ts'
 import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
@@ -26,7 +27,7 @@ export const HELD_BYTES_MAX = 64 * 1024 * 1024
 const ERROR_BYTES_MAX = 64 * 1024
 const AT_ONCE_BYTES_MAX = 1_048_576
 
-type Piece = { done: boolean; value?: Uint8Array | undefined }
+export type Piece = { done: boolean; value?: Uint8Array | undefined }
 export type Reader = { read(): Promise<Piece>; cancel(): Promise<void> }
 
 /** What an upstream answered well. */
@@ -35,7 +36,16 @@ export type Answer =
   | { kind: 'whole'; body: string | Uint8Array<ArrayBuffer>; head?: Record<string, string> }
   /** Too large to hold: what was read, and the rest. */
   | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt; head?: Record<string, string> }
-  | { kind: 'stream'; stream: UpstreamStream }
+  | { kind: 'stream'; stream: AnswerStream }
+
+/** A stream on its way to the caller. `read` gives binary text to send, until `isDone`. */
+export type AnswerStream = {
+  readonly isDone: boolean
+  readonly framer: Framer
+  read(): Promise<string>
+  abort(reason: GatewayError): void
+  release(): void
+}
 
 export type AttemptInput = {
   dial: Dial
@@ -119,19 +129,21 @@ export function timedOut(ms: number): GatewayError {
 export async function attempt(input: AttemptInput, target: Target, kind: Attempt['kind']): Promise<Answer> {
   const { endpoint, question, exchange, caller } = input
   const { upstream } = target
-  const url = upstream.urls[endpoint.operation]
+  const native = endpoint.native?.speaks(target.provider, upstream) ? endpoint.native : undefined
+  const url = upstream.urls[native?.operation ?? endpoint.operation]
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
   if (refusal !== undefined) throw invalidRequest(refusal)
   if (endpoint.count && !upstream.countsTokens) return estimatedCount(endpoint.count, question.text)
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
   // Before the record of the attempt, which would count as one that reached out to the upstream.
+  if (!native) question.translate?.()
   if (caller.isGone) throw clientGone()
   const record = openAttempt(exchange, kind, target.price, input.monotonic())
   const open = new OpenAttempt(caller)
   try {
     open.arm(question.isStream ? target.streamTimeoutMs : target.timeoutMs)
-    const asksUsage = question.isStream && !question.hasStreamOptions && upstream.asksUsage
-    const response = await send(input, target, url, open, asksUsage)
+    const asksUsage = !native && question.isStream && !question.hasStreamOptions && upstream.asksUsage
+    const response = await send(input, target, url, open, asksUsage, native)
     record.status = response.status
     if (!response.ok) {
       const error = await failedAnswer(input, target, response)
@@ -154,12 +166,13 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
       }
       throw error
     }
+    if (native && question.isStream) return await openNative(native, input, target, response, open, record)
     if (question.isStream) return await openStream(input, target, response, open, record)
     const declared = response.headers.get('content-length')
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
     if (endpoint.count) return await counted(endpoint.count, question.text, await response.text(), open)
-    if (endpoint.relay) return await relayed(input, response, open, isShort, record)
+    if (native || endpoint.relay) return await relayed(input, target, response, open, isShort, record, native)
     const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') {
       if (endpoint.dialect) {
@@ -194,6 +207,55 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   }
 }
 
+/**
+ * A whole answer in the dialect that both sides speak, noted; `model` is the caller's alias where it was the upstream's name.
+ * throws: upstream_decode_error where it is no JSON
+ */
+function nativeAnswer(
+  { shape, renames }: NativeRelay,
+  body: Uint8Array<ArrayBuffer>,
+  exchange: Exchange,
+  upstreamModel: string,
+  alias: string,
+): string | Uint8Array<ArrayBuffer> {
+  const text = decoder.decode(body)
+  let document: unknown
+  try {
+    document = JSON.parse(text)
+  } catch {
+    throw undecodable('it is not whole JSON')
+  }
+  shape.whole(document, exchange)
+  if (!renames || typeof document !== 'object' || document === null || Reflect.get(document, 'model') !== upstreamModel)
+    return body
+  const members = readMembers(text)
+  setMember(members, 'model', JSON.stringify(alias))
+  return writeMembers(members)
+}
+
+/** A stream in the dialect that both sides speak. */
+async function openNative(
+  { shape }: NativeRelay,
+  input: AttemptInput,
+  target: Target,
+  response: Response,
+  open: OpenAttempt,
+  record: Attempt,
+): Promise<Answer> {
+  const { exchange } = input
+  if (mediaType(response) !== 'text/event-stream') {
+    throw undecodable(`an event stream was asked for, ${mediaType(response) || 'something else'} came`)
+  }
+  const reader = response.body?.getReader()
+  if (!reader) throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
+  const stream = new RelayedStream(reader, shape.stream(exchange), open, target.streamTimeoutMs, framerOf(input))
+  await stream.readFirst()
+  record.firstEventMs = input.monotonic() - record.startedAt
+  exchange.member?.measured(record.firstEventMs)
+  exchange.hasAnswered = true
+  return { kind: 'stream', stream }
+}
+
 /** The engine's own count; an estimate where its answer tells none. */
 async function counted(count: TokenCount, question: string, answer: string, open: OpenAttempt): Promise<Answer> {
   open.release()
@@ -212,11 +274,13 @@ function estimatedCount(count: TokenCount, question: string): Answer {
 
 /** An answer that goes out as it came. What it says of its usage is read where it is JSON of a usual length. */
 async function relayed(
-  { exchange, monotonic }: AttemptInput,
+  { exchange, question, monotonic }: AttemptInput,
+  target: Target,
   response: Response,
   open: OpenAttempt,
   isShort: boolean,
   record: Attempt,
+  native: NativeRelay | undefined,
 ): Promise<Answer> {
   const head = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
   const body = isShort ? new Uint8Array(await response.arrayBuffer()) : await readHeldBytes(response, open)
@@ -226,6 +290,7 @@ async function relayed(
   }
   open.release()
   exchange.member?.measured(monotonic() - record.startedAt)
+  if (native) return { kind: 'whole', body: nativeAnswer(native, body, exchange, target.upstreamModel, question.model), head }
   const mayTell = exchange.isCounted && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'])
   if (mayTell) exchange.usage = relayedUsage(body)
   return { kind: 'whole', body, head }
@@ -280,8 +345,15 @@ export function framerOf(input: AttemptInput): Framer {
   return dialect ? translatingFramer(dialect.stream(askedOf(input))) : CHAT_FRAMER
 }
 
-function send(input: AttemptInput, target: Target, url: string, open: OpenAttempt, asksUsage: boolean): Promise<Response> {
-  const { endpoint, question, dial } = input
+function send(
+  input: AttemptInput,
+  target: Target,
+  url: string,
+  open: OpenAttempt,
+  asksUsage: boolean,
+  native: NativeRelay | undefined,
+): Promise<Response> {
+  const { question, dial } = input
   const { upstream } = target
   return dial({
     url,
@@ -289,25 +361,33 @@ function send(input: AttemptInput, target: Target, url: string, open: OpenAttemp
     hostname: upstream.hostname,
     port: upstream.port,
     tls: upstream.tls,
-    headers: outboundHeaders(input, target),
-    body: toUpstream(
-      upstream.adapter,
-      endpoint.operation,
-      encodeQuestion(endpoint, question, target.upstreamModel, upstream.overrides, asksUsage),
-    ),
+    headers: outboundHeaders(input, target, native),
+    body: bodyFor(input, target, asksUsage, native !== undefined),
     isStream: question.isStream,
     signal: open.signal,
     onUnreachable: error => open.abort(error),
   })
 }
 
+/** What is sent: the caller's own body to a target that speaks its dialect, else the chat request that it stands for. */
+function bodyFor({ endpoint, question }: AttemptInput, target: Target, asksUsage: boolean, isNative: boolean): string {
+  const { upstream, upstreamModel } = target
+  if (isNative)
+    return encodeQuestion({ ...endpoint, alwaysSendsStream: false }, question, upstreamModel, upstream.overrides, false)
+  const chat = question.translate?.() ?? question
+  const text = encodeQuestion(endpoint, chat, upstreamModel, upstream.overrides, asksUsage)
+  return toUpstream(upstream.adapter, endpoint.operation, text)
+}
+
 /** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
 function outboundHeaders(
   { exchange, question, callerHeaders, callerKey }: AttemptInput,
   target: Target,
+  native: NativeRelay | undefined,
 ): Record<string, string> | (() => Headers) {
   const { upstream } = target
-  if (upstream.templates.length === 0 && !upstream.forwarded) {
+  const isMessages = native?.operation === 'messages'
+  if (!isMessages && upstream.templates.length === 0 && !upstream.forwarded) {
     const ready = question.isStream ? upstream.ready.stream : upstream.ready.whole
     return () => {
       ready.set('x-aisix-request-id', exchange.requestId)
@@ -315,6 +395,10 @@ function outboundHeaders(
     }
   }
   const headers: Record<string, string> = { ...upstream.headers, 'x-aisix-request-id': exchange.requestId }
+  if (isMessages) {
+    delete headers.authorization
+    Object.assign(headers, upstream.messagesHeaders)
+  }
   if (question.isStream) headers.accept = 'text/event-stream'
   if (upstream.templates.length > 0) {
     const { entry } = callerKey
@@ -485,7 +569,7 @@ async function openStream(
  * An upstream's stream, rewritten. `read` gives binary text to send, until `isDone`.
  * Ends: `[DONE]`, or a clean end of the body; anything else throws.
  */
-export class UpstreamStream {
+export class UpstreamStream implements AnswerStream {
   private readonly events = new SseReader()
   private ready = ''
   /** Why the stream ended badly, told once everything before it is delivered. */

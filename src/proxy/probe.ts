@@ -97,6 +97,7 @@ async function askCompletion(asking: Asking, { entry, check, upstream, providerK
   const question = {
     text,
     callerBody: undefined,
+    translate: undefined,
     spans: scanMembers(text),
     model: alias,
     isStream: false,

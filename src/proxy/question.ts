@@ -14,6 +14,11 @@ export type Question = {
   /** True when the caller said anything about `stream_options`: then it is left alone. */
   hasStreamOptions: boolean
   bytes: number
-  /** The caller's own body, where `text` is a translation of it. */
+  /** The caller's own body, of a dialect other than chat. */
   callerBody: Json | undefined
+  /**
+   * The same as a chat request, where `text` is still as the caller sent it: made for the first target that does not speak the
+   * caller's dialect, since what is fine for one that does may have no translation. throws: invalid_request
+   */
+  translate: (() => Question) | undefined
 }

@@ -134,7 +134,19 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     if (count > 1) throw invalidRequest(`\`${key}\` occurs twice`, { param: key })
   }
   const { model, stream, stream_options } = check(endpoint, value)
-  if (endpoint.dialect) return translated(endpoint.dialect, model, value, bytes.byteLength)
+  const { dialect } = endpoint
+  if (dialect) {
+    const callerBody: Json = { ...Object(value) }
+    const translate = once(() => translated(dialect, model, callerBody, bytes.byteLength))
+    if (!endpoint.native) return translate()
+    return {
+      ...{ text, spans, model, callerBody, translate },
+      isStream: stream === true,
+      includeUsage: true,
+      hasStreamOptions: false,
+      bytes: bytes.byteLength,
+    }
+  }
   return {
     text,
     spans,
@@ -145,12 +157,12 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     hasStreamOptions: stream_options !== undefined && stream_options !== null,
     bytes: bytes.byteLength,
     callerBody: undefined,
+    translate: undefined,
   }
 }
 
 /** The chat request that says what the caller asked in its dialect. in: a body that the endpoint's schema accepts */
-function translated(dialect: Dialect, model: string, value: unknown, bytes: number): Question {
-  const callerBody: Json = { ...Object(value) }
+function translated(dialect: Dialect, model: string, callerBody: Json, bytes: number): Question {
   const chat = dialect.question(callerBody)
   const text = JSON.stringify(chat)
   return {
@@ -163,6 +175,16 @@ function translated(dialect: Dialect, model: string, value: unknown, bytes: numb
     hasStreamOptions: false,
     bytes,
     callerBody,
+    translate: undefined,
+  }
+}
+
+/** A function that is run at its first call only. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined
+  return () => {
+    made ??= { value: make() }
+    return made.value
   }
 }
 

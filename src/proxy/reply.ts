@@ -3,7 +3,7 @@ import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { VERSION } from '../version.ts'
 import { toBytes } from '../wire/members.ts'
-import type { Answer, Framer, UpstreamStream } from './attempt.ts'
+import type { Answer, AnswerStream, Framer } from './attempt.ts'
 import type { Caller } from './caller.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { isRejected, logCause, settle } from './settle.ts'
@@ -201,7 +201,7 @@ export function replyStream(
   endpoint: Endpoint,
   caller: Caller,
   mark: Mark,
-  source: UpstreamStream | Promise<UpstreamStream>,
+  source: AnswerStream | Promise<AnswerStream>,
   framer: () => Framer,
 ): Response {
   exchange.status = 200

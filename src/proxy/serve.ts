@@ -2,7 +2,7 @@ import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
-import { type Answer, type Framer, framerOf, type UpstreamStream } from './attempt.ts'
+import { type Answer, type AnswerStream, type Framer, framerOf } from './attempt.ts'
 import { authenticate } from './authenticate.ts'
 import { Caller } from './caller.ts'
 import { promptOf } from './capture.ts'
@@ -118,7 +118,7 @@ function toResponse(
     : reply(gateway, exchange, endpoint, mark, answer)
 }
 
-function streamOf(answer: Answer): UpstreamStream {
+function streamOf(answer: Answer): AnswerStream {
   if (answer.kind !== 'stream') throw new Error('a streamed question got a whole answer')
   return answer.stream
 }

@@ -1,6 +1,7 @@
 // Not `import { rootCertificates }`: that would read all roots at the start, 20 ms, for the few gateways that need them.
 import nodeTls from 'node:tls'
 import type { Adapter, Operation } from '../adapters/adapter.ts'
+import { anthropic } from '../adapters/anthropic.ts'
 import { adapterOf } from '../adapters/index.ts'
 import { GatewayError } from '../errors.ts'
 import type { TlsOptions } from '../lib/fetch.ts'
@@ -41,6 +42,10 @@ export type Upstream = {
   doneMarker: 'required' | 'optional' | 'none' | undefined
   /** Whether streams are asked for usage; turned off for good once the server refused `stream_options`. */
   asksUsage: boolean
+  /** The server speaks the Responses API itself, as its operator says. */
+  hasResponses: boolean
+  /** What carries the credential where Anthropic's dialect is spoken, whatever the provider key's own is. */
+  messagesHeaders: Record<string, string>
   /** Whether the server has an endpoint that counts tokens, as far as is known; turned off for good once it said that it has none. */
   countsTokens: boolean
 }
@@ -107,6 +112,8 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
     reasoningPath: value.response?.reasoning_field?.split('.'),
     doneMarker: value.response?.stream_done_marker,
     asksUsage: value.response?.stream_usage !== 'off',
+    hasResponses: value.response?.native_responses === true,
+    messagesHeaders: anthropic.headers(secret),
     countsTokens: adapter.paths.tokenize !== undefined,
   }
 }

@@ -93,6 +93,9 @@ export const responseOverrides = z
       'Flatten text parts of messages to one string before sending, for servers that take no content arrays.',
     ),
     reasoning_field: optional(text()).describe('Path in a stream chunk to lift reasoning text from, such as `delta.thoughts`.'),
+    native_responses: defaulted(z.boolean(), false).describe(
+      'The server speaks the Responses API itself: `/v1/responses` is relayed to it, and not bridged over chat.',
+    ),
     stream_usage: defaulted(z.enum(['inject', 'off']), 'inject').describe(
       '`inject` asks the upstream for usage on streams whose caller did not say; `off` leaves the request alone.',
     ),

@@ -1,6 +1,8 @@
 import type { z } from 'zod'
-import type { Operation } from '../../adapters/adapter.ts'
+import type { NativeOperation, Operation } from '../../adapters/adapter.ts'
 import type { Dialect } from '../../dialects/dialect.ts'
+import type { Native } from '../native.ts'
+import type { Upstream } from '../upstream.ts'
 
 /** What differs between the endpoints that reach an upstream: everything else they share (`serve.ts`). */
 export type Endpoint = {
@@ -11,6 +13,8 @@ export type Endpoint = {
   /** Where callers do not speak OpenAI's dialect: how what they ask becomes a chat request, and its answer theirs. */
   dialect?: Dialect
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
+  /** Upstreams that speak the callers' own dialect: nothing is translated on the way there. */
+  native?: NativeRelay
   /** Where the answer goes out byte for byte, whatever it is. */
   relay?: Relay
   /** Where the answer is a count of tokens, which the gateway estimates for servers that have no tokenizer. */
@@ -34,6 +38,15 @@ export type Endpoint = {
   fillsUsage: boolean
   /** What a 501 calls it when the upstream's dialect lacks it. */
   noun: string
+}
+
+export type NativeRelay = {
+  operation: NativeOperation
+  /** Whether a target speaks it. in: the label of the model, and its upstream */
+  speaks(provider: string, upstream: Upstream): boolean
+  shape: Native
+  /** Whether whole answers tell the caller's alias where they tell the upstream's name. */
+  renames: boolean
 }
 
 export type Relay = {

@@ -6,5 +6,14 @@ import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
 import { messages } from './messages.ts'
 import { RELAYED } from './relayed.ts'
+import { responses } from './responses.ts'
 
-export const ENDPOINTS: readonly Endpoint[] = [chatCompletions, completions, embeddings, messages, countTokens, ...RELAYED]
+export const ENDPOINTS: readonly Endpoint[] = [
+  chatCompletions,
+  completions,
+  embeddings,
+  messages,
+  countTokens,
+  responses,
+  ...RELAYED,
+]

@@ -1,5 +1,7 @@
 import { z } from 'zod'
+import { anthropic } from '../../adapters/anthropic.ts'
 import { messages as dialect } from '../../dialects/messages.ts'
+import { nativeMessages } from '../native.ts'
 import { translatedEndpoint } from './translated.ts'
 
 /** Source: Anthropic API reference, "Create a message"; contract proxy-03 §4. */
@@ -7,5 +9,12 @@ export const messages = translatedEndpoint({
   name: 'messages',
   path: '/v1/messages',
   dialect,
+  native: {
+    operation: 'messages',
+    // The label of the model counts as well, whatever its provider key says (spec/README, row 11).
+    speaks: (provider, { adapter }) => provider === 'anthropic' || adapter === anthropic,
+    shape: nativeMessages,
+    renames: true,
+  },
   more: { messages: z.unknown() },
 })

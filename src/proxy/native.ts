@@ -1,0 +1,156 @@
+import { readMessagesUsage } from '../adapters/anthropic-chat.ts'
+import { GatewayError, withoutWords } from '../errors.ts'
+import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
+import { parseBinary } from '../wire/members.ts'
+import { cutMessage } from './rewrite-answer.ts'
+
+/** What is read of answers that are relayed in the dialect that caller and upstream share: how much was used, and how it ended. */
+export type Native = {
+  /** A whole answer. */
+  whole(document: unknown, exchange: Exchange): void
+  stream(exchange: Exchange): NativeObserver
+}
+
+export type NativeObserver = {
+  /** in: `data` of one event, as binary text. throws: upstream_error where the event is an error */
+  event(data: string): void
+  readonly events: number
+  /** The event that ends a stream was seen: one that ends without it was cut. */
+  readonly isComplete: boolean
+}
+
+type Reading = { usage: Usage | undefined; id: unknown; model: unknown; finish: unknown }
+
+/** Types of events that are looked into; in all others nothing stands that is counted. */
+type Shape = {
+  read(document: unknown): Reading
+  /** Marks of the events that are parsed. */
+  telling: readonly string[]
+  ends: readonly string[]
+  /** Mark of events that carry text. */
+  content: string
+}
+
+/** Source: Anthropic API reference, "Messages", "Streaming messages". */
+export const nativeMessages: Native = nativeOf({
+  read(document) {
+    const message = member(document, 'message') ?? document
+    const usage = member(message, 'usage')
+    return {
+      usage: readMessagesUsage(usage),
+      id: member(message, 'id'),
+      model: member(message, 'model'),
+      finish: member(message, 'stop_reason') ?? member(member(document, 'delta'), 'stop_reason'),
+    }
+  },
+  telling: ['message_start', 'message_delta', 'message_stop', 'error'],
+  ends: ['message_stop'],
+  content: 'content_block_delta',
+})
+
+/** Source: OpenAI API reference, "Responses", "Streaming". */
+export const nativeResponses: Native = nativeOf({
+  read(document) {
+    const response = member(document, 'response') ?? document
+    return {
+      usage: responsesUsage(member(response, 'usage')),
+      id: member(response, 'id'),
+      model: member(response, 'model'),
+      finish: member(response, 'status'),
+    }
+  },
+  telling: ['response.created', 'response.completed', 'response.incomplete', 'response.failed', 'error'],
+  ends: ['response.completed', 'response.incomplete', 'response.failed'],
+  content: '.delta',
+})
+
+function nativeOf({ read, telling, ends, content }: Shape): Native {
+  const note = (exchange: Exchange, { usage, id, model, finish }: Reading) => {
+    if (usage) exchange.usage = mergeUsage(exchange.usage, usage)
+    if (typeof finish === 'string') exchange.finishReason = finish.slice(0, 64)
+    const { attempt } = exchange
+    if (!attempt) return
+    if (typeof id === 'string') attempt.providerRequestId ??= id
+    if (typeof model === 'string') attempt.providerModelVersion ??= model
+  }
+  return {
+    whole: (document, exchange) => note(exchange, read(document)),
+    stream(exchange) {
+      const observer = { events: 0, isComplete: false, event }
+      function event(data: string): void {
+        const type = typeOf(data)
+        if (type === undefined || !telling.includes(type)) {
+          observer.events += 1
+          if (type?.includes(content)) exchange.contentEvents += 1
+          return
+        }
+        let document: unknown
+        try {
+          document = parseBinary(data)
+        } catch {
+          throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', {
+            retry: 'yes',
+          })
+        }
+        if (type === 'error') throw errorOf(document, observer.events === 0)
+        observer.events += 1
+        note(exchange, read(document))
+        if (ends.includes(type)) observer.isComplete = true
+      }
+      return observer
+    },
+  }
+}
+
+const TYPE = /"type"\s*:\s*"([\w.]{1,64})"/
+
+/** The first `type` of an event is its own: servers write it first. */
+function typeOf(data: string): string | undefined {
+  return TYPE.exec(data)?.[1]
+}
+
+const STATUSES: Readonly<Record<string, number>> = {
+  invalid_request_error: 400,
+  authentication_error: 401,
+  permission_error: 403,
+  not_found_error: 404,
+  request_too_large: 413,
+  rate_limit_error: 429,
+}
+
+function errorOf(document: unknown, isFirst: boolean): GatewayError {
+  const error = member(document, 'error') ?? document
+  const message = member(error, 'message')
+  const type = member(error, 'type')
+  const status = typeof type === 'string' ? STATUSES[type] : undefined
+  const said = isFirst ? 'upstream reported an error' : 'upstream reported an in-band stream error'
+  const text = typeof message === 'string' ? message : 'it does not say which'
+  return new GatewayError(isFirst ? 'upstream_error' : 'upstream_in_band_error', cutMessage(`${said}: ${text}`), {
+    ...(isFirst && status !== undefined ? { status } : {}),
+    recorded: withoutWords(said, typeof type === 'string' ? type : undefined),
+    retry: isFirst && status === undefined ? 'yes' : 'no',
+  })
+}
+
+function responsesUsage(usage: unknown): Usage | undefined {
+  if (typeof usage !== 'object' || usage === null) return undefined
+  const promptTokens = countOf(member(usage, 'input_tokens'))
+  const completionTokens = countOf(member(usage, 'output_tokens'))
+  return {
+    promptTokens,
+    completionTokens,
+    totalTokens: countOf(member(usage, 'total_tokens')) || promptTokens + completionTokens,
+    cachedTokens: countOf(member(member(usage, 'input_tokens_details'), 'cached_tokens')),
+    reasoningTokens: countOf(member(member(usage, 'output_tokens_details'), 'reasoning_tokens')),
+    isEstimated: false,
+  }
+}
+
+/** As the adapters read counters: what no request can have is none. */
+function countOf(value: unknown): number {
+  return typeof value === 'number' && value > 0 && value <= 1_000_000_000 ? Math.round(value) : 0
+}
+
+function member(value: unknown, name: string): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
+}
