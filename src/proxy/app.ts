@@ -15,6 +15,7 @@ import { ENDPOINTS } from './endpoints/index.ts'
 import { labelsOfCaller } from './labels.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
+import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
 import { declaredLength, tooLarge } from './read.ts'
 import { commonHeaders, replyEmpty, replyError, replyJson } from './reply.ts'
 import { createRouter } from './route.ts'
@@ -78,7 +79,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
     const exchange = new Exchange(id, entered.method, path, endpointLabels(path), addressOf, clock.monotonic())
     exchange.callerHeaders = entered.headers
     const known = endpoints.get(path)
-    if (known?.dialect) exchange.envelope = known.dialect.error
+    const envelope = known ? known.dialect?.error : ollamaEnvelope(path)
+    if (envelope) exchange.envelope = envelope
     lifecycle.inFlight.add(exchange)
     try {
       const preflight = cors?.preflight(gateway, exchange, entered)
@@ -126,6 +128,12 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
     noteCaller(gateway, exchange, caller)
     const encoded = exchange.path.slice('/v1/models/'.length)
     return replyJson(gateway, exchange, getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp))
+  })
+  addOllamaRoutes(app, gateway, methods, proxy.bodyBytesMax, c => {
+    const { snapshot } = gateway.store
+    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
+    noteCaller(gateway, c.env.exchange, caller)
+    return { snapshot, caller }
   })
   methods.set('/v1/models', 'GET, HEAD')
   methods.set('/v1/models/*', 'GET, HEAD')

@@ -111,7 +111,7 @@ export function readQuestion(endpoint: Endpoint, headers: Headers, bytes: Uint8A
       'request payload is invalid: `content-encoding` is not supported on requests; send the body uncompressed',
     )
   }
-  if (!isJson(headers.get('content-type'))) throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
+  if (!endpoint.takesAnyType && !isJson(headers.get('content-type'))) throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
   return parseQuestion(endpoint, bytes)
 }
 
@@ -138,10 +138,12 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
   if (dialect) {
     const callerBody: Json = { ...Object(value) }
     const translate = once(() => translated(dialect, model, callerBody, bytes.byteLength))
-    if (!endpoint.native) return translate()
+    // What is answered at once may have no translation: there is nothing in it to ask.
+    if (!endpoint.native && !endpoint.atOnce) return translate()
     return {
       ...{ text, spans, model, callerBody, translate },
-      isStream: stream === true,
+      // Ollama streams unless it is told not to.
+      isStream: endpoint.atOnce ? stream !== false : stream === true,
       includeUsage: true,
       hasStreamOptions: false,
       bytes: bytes.byteLength,

@@ -168,11 +168,16 @@ const DENIALS: { readonly [K in ErrorName]?: readonly ['api_key' | 'none', strin
 
 /** A document of the gateway's own. */
 export function replyJson(gateway: Gateway, exchange: Exchange, document: unknown): Response {
+  return replyText(gateway, exchange, JSON.stringify(document), 'application/json')
+}
+
+/** A text of the gateway's own. */
+export function replyText(gateway: Gateway, exchange: Exchange, text: string, type = 'text/plain; charset=utf-8'): Response {
   exchange.status = 200
   settle(gateway, exchange)
   const headers = commonHeaders(gateway, exchange.requestId)
-  headers['content-type'] = 'application/json'
-  return new Response(JSON.stringify(document), { headers })
+  headers['content-type'] = type
+  return new Response(text, { headers })
 }
 
 /** An answer that its status says all about. */

@@ -11,7 +11,7 @@ import { type DispatchInput, dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { labelsOfCaller, labelsOfModel, labelsOfUnresolved } from './labels.ts'
 import { readBody, readQuestion } from './read.ts'
-import { heartbeatMsOf, type Mark, reply, replyStream } from './reply.ts'
+import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
 import type { Router } from './route.ts'
 
@@ -48,6 +48,13 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   if (model.kind === 'group') {
     exchange.group = model.entry.value.display_name
     exchange.groupId = model.entry.id
+  }
+  const body = question.callerBody
+  if (endpoint.atOnce && body) {
+    const answer = endpoint.atOnce(body, { alias: question.model, body, requestId: exchange.requestId, nowMs: clock.now() })
+    if (answer) return replyJson(gateway, exchange, answer)
+    // What is wrong in it is refused before anything is reserved for it.
+    question.translate?.()
   }
   const now = clock.now()
   const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
@@ -93,6 +100,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     if (exchange.group !== undefined && isAnswered && isHeaderValue(exchange.labels.model)) {
       headers['x-aisix-served-by'] = exchange.labels.model
     }
+    const warning = body && endpoint.warning?.(body)
+    if (warning !== undefined) headers['x-aisix-warning'] = warning
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
   if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, framer, await answering)

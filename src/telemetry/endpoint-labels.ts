@@ -3,7 +3,7 @@ export type EndpointLabels = {
   /** Its place among all of them, for tables. */
   index: number
   endpoint: string
-  inboundProtocol: 'openai' | 'anthropic' | 'mcp' | 'a2a' | 'realtime' | 'passthrough'
+  inboundProtocol: 'openai' | 'anthropic' | 'ollama' | 'mcp' | 'a2a' | 'realtime' | 'passthrough'
   /** Counted in the `aisix_llm_*` families. */
   isLlm: boolean
 }
@@ -32,6 +32,14 @@ const FIXED = [
   '/v1/audio/speech',
   '/v1/videos',
   '/v1/realtime',
+  '/api/chat',
+  '/api/generate',
+  '/api/embed',
+  '/api/embeddings',
+  '/api/tags',
+  '/api/show',
+  '/api/ps',
+  '/api/version',
   '/v1/files',
   '/v1/batches',
   '/v1/fine_tuning/jobs',
@@ -42,15 +50,22 @@ export const ENDPOINT_LABELS: readonly string[] = [...FIXED, ...COLLAPSED, 'othe
 const ANTHROPIC: readonly string[] = ['/v1/messages', '/v1/messages/count_tokens']
 /** Paths that reach no model. */
 const NOT_LLM: readonly string[] = [
+  ...['/api/tags', '/api/show', '/api/ps', '/api/version'],
   ...['/livez', '/readyz', '/v1/models', '/v1/files', '/v1/batches', '/v1/fine_tuning/jobs'],
   ...['/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id', 'other'],
 ]
+
+function protocolOf(endpoint: string): EndpointLabels['inboundProtocol'] {
+  if (ANTHROPIC.includes(endpoint)) return 'anthropic'
+  if (endpoint.startsWith('/api/')) return 'ollama'
+  return endpoint === '/v1/realtime' ? 'realtime' : 'openai'
+}
 
 function labelsOf(endpoint: string, index: number): EndpointLabels {
   return {
     index,
     endpoint,
-    inboundProtocol: ANTHROPIC.includes(endpoint) ? 'anthropic' : endpoint === '/v1/realtime' ? 'realtime' : 'openai',
+    inboundProtocol: protocolOf(endpoint),
     isLlm: !NOT_LLM.includes(endpoint),
   }
 }

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 import type { NativeOperation, Operation } from '../../adapters/adapter.ts'
-import type { Dialect } from '../../dialects/dialect.ts'
+import type { Asked, Dialect, Json } from '../../dialects/dialect.ts'
 import type { Native } from '../native.ts'
 import type { Upstream } from '../upstream.ts'
 
@@ -13,6 +13,12 @@ export type Endpoint = {
   /** Where callers do not speak OpenAI's dialect: how what they ask becomes a chat request, and its answer theirs. */
   dialect?: Dialect
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
+  /** The body is JSON whatever its content type says: clients of Ollama need not say any, and curl says another. */
+  takesAnyType?: boolean
+  /** What of the caller's body has no effect, as a warning. in: the body of a dialect */
+  warning?(body: Json): string | undefined
+  /** An answer for which nobody has to be asked; undefined where somebody has. in: the body of a dialect */
+  atOnce?(body: Json, asked: Asked): Json | undefined
   /** Upstreams that speak the callers' own dialect: nothing is translated on the way there. */
   native?: NativeRelay
   /** Where the answer goes out byte for byte, whatever it is. */

@@ -5,6 +5,7 @@ import { countTokens } from './count-tokens.ts'
 import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
 import { messages } from './messages.ts'
+import { OLLAMA } from './ollama.ts'
 import { RELAYED } from './relayed.ts'
 import { responses } from './responses.ts'
 
@@ -15,5 +16,6 @@ export const ENDPOINTS: readonly Endpoint[] = [
   messages,
   countTokens,
   responses,
+  ...OLLAMA,
   ...RELAYED,
 ]
