@@ -111,7 +111,8 @@ export function readQuestion(endpoint: Endpoint, headers: Headers, bytes: Uint8A
       'request payload is invalid: `content-encoding` is not supported on requests; send the body uncompressed',
     )
   }
-  if (!endpoint.takesAnyType && !isJson(headers.get('content-type'))) throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
+  if (!endpoint.takesAnyType && !isJson(headers.get('content-type')))
+    throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
   return parseQuestion(endpoint, bytes)
 }
 
