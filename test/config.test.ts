@@ -101,7 +101,6 @@ describe('keys of features that this version lacks', () => {
     ['bedrock_endpoint_url', 'https://bedrock.internal'],
     ['managed.enabled', true],
     ['proxy.url_rewrites', [{ match: '^/a$', rewrite: '/b' }]],
-    ['proxy.anonymous', { api_key_id: 'a', source_cidrs: ['::1'], paths: ['/'] }, 'proxy.anonymous.paths'],
     ['cache.redis', { url: 'redis://a' }, 'cache.redis.url'],
     ['ratelimit.redis', { url: 'redis://a' }, 'ratelimit.redis.url'],
     ['ratelimit.concurrency_ttl_secs', 10],

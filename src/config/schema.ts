@@ -199,7 +199,10 @@ const proxy = z
       .strictObject({
         api_key_id: text().describe('Id of the API key whose rights such callers get.'),
         source_cidrs: z.array(network()).min(1).describe('Networks that may call without a key.'),
-        paths: z.array(text()).min(1).describe('Paths that may be called without a key.'),
+        paths: z
+          .array(text())
+          .min(1)
+          .describe('Paths that may be called without a key, such as `/api/chat`; `/api/*` stands for all below `/api/`.'),
       })
       .optional()
       .describe('Callers without a key.'),

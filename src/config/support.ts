@@ -8,7 +8,6 @@
 export const UNSUPPORTED: readonly string[] = [
   'resources_file',
   'store.encryption_key_env',
-  'proxy.anonymous',
   'proxy.url_rewrites',
   'observability.metrics.otlp.enabled',
   'observability.metrics.buckets.guardrail_latency',

@@ -4,15 +4,13 @@ import { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { type AddressSource, frontDoor, withoutBody } from '../status/front-door.ts'
 import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
-import type { CallerKey } from '../store/snapshot.ts'
 import { endpointLabels } from '../telemetry/endpoint-labels.ts'
 import { isUsableRequestId } from '../wire/headers.ts'
 import { createAdmission } from './admit.ts'
-import { authenticate } from './authenticate.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
 import { ENDPOINTS } from './endpoints/index.ts'
-import { labelsOfCaller } from './labels.ts'
+import { createIdentify } from './identify.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
@@ -41,6 +39,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const proxy: ProxyState = {
     gateway,
     router,
+    identify: createIdentify(gateway),
     admission: createAdmission(gateway.limiter, gateway.remainingLimits),
     dial: createDialer({
       fetch: gateway.fetch,
@@ -116,23 +115,20 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   for (const endpoint of ENDPOINTS) methods.set(endpoint.path, 'POST')
   app.get('/v1/models', c => {
     const { snapshot } = gateway.store
-    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
-    noteCaller(gateway, c.env.exchange, caller)
+    const caller = proxy.identify(snapshot, c.req.raw.headers, c.env.exchange)
     return replyJson(gateway, c.env.exchange, listModels(snapshot, caller, gateway.clock.now()))
   })
   // The rest of the path as it came: an alias may hold slashes, escaped or not.
   app.get('/v1/models/*', c => {
     const { exchange } = c.env
     const { snapshot } = gateway.store
-    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
-    noteCaller(gateway, exchange, caller)
+    const caller = proxy.identify(snapshot, c.req.raw.headers, exchange)
     const encoded = exchange.path.slice('/v1/models/'.length)
     return replyJson(gateway, exchange, getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp))
   })
   addOllamaRoutes(app, gateway, methods, proxy.bodyBytesMax, c => {
     const { snapshot } = gateway.store
-    const caller = authenticate(snapshot, c.req.raw.headers, gateway.clock.now())
-    noteCaller(gateway, c.env.exchange, caller)
+    const caller = proxy.identify(snapshot, c.req.raw.headers, c.env.exchange)
     return { snapshot, caller }
   })
   methods.set('/v1/models', 'GET, HEAD')
@@ -147,11 +143,6 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return app
-}
-
-function noteCaller({ metrics }: Gateway, exchange: Exchange, caller: CallerKey): void {
-  metrics.authenticated('api_key', 'none')
-  exchange.labels = labelsOfCaller(caller)
 }
 
 /** The head of what GET answers, its length included. */

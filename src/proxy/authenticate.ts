@@ -43,8 +43,13 @@ export function authenticate(snapshot: Snapshot, headers: Headers, now: number):
   const caller = snapshot.apiKeys.get(hash)
   if (!caller) throw new GatewayError('invalid_api_key', 'invalid API key')
   if (known === undefined) remember(hashes, presented, hash)
+  assertUsable(caller, now)
+  return caller
+}
+
+/** throws: api_key_disabled, api_key_expired */
+export function assertUsable(caller: CallerKey, now: number): void {
   if (caller.entry.value.disabled) throw new GatewayError('api_key_disabled', 'API key has been disabled')
   if (caller.expiresAtMs !== undefined && caller.expiresAtMs < now)
     throw new GatewayError('api_key_expired', 'API key has expired')
-  return caller
 }

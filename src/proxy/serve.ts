@@ -3,13 +3,13 @@ import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
 import { type Answer, type AnswerStream, type Framer, framerOf } from './attempt.ts'
-import { authenticate } from './authenticate.ts'
 import { Caller } from './caller.ts'
 import { promptOf } from './capture.ts'
 import type { Dial } from './dial.ts'
 import { type DispatchInput, dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
-import { labelsOfCaller, labelsOfModel, labelsOfUnresolved } from './labels.ts'
+import type { Identify } from './identify.ts'
+import { labelsOfModel, labelsOfUnresolved } from './labels.ts'
 import { readBody, readQuestion } from './read.ts'
 import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
@@ -20,6 +20,7 @@ export type ProxyState = {
   gateway: Gateway
   router: Router
   admission: Admission
+  identify: Identify
   dial: Dial
   bodyBytesMax: number
   /** `clock.monotonic()` of the latest warning that a refused body could not be read away, by how that ended. */
@@ -34,9 +35,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   exchange.isCounted = endpoint.relay?.isCounted ?? endpoint.count === undefined
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   gateway.exporters.sync(snapshot)
-  const callerKey = authenticate(snapshot, request.headers, clock.now())
-  gateway.metrics.authenticated('api_key', 'none')
-  exchange.labels = labelsOfCaller(callerKey)
+  const callerKey = proxy.identify(snapshot, request.headers, exchange)
   const question = readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes

@@ -18,7 +18,7 @@ export type RequestMetrics = {
   /** A body over the limit was refused, and the rest of it read away. */
   bodyRefused(endpoint: EndpointLabels, outcome: string): void
   /** Somebody's credential was judged. */
-  authenticated(method: 'api_key' | 'none', reason: string): void
+  authenticated(method: 'api_key' | 'anonymous' | 'none', reason: string): void
 }
 
 /**
@@ -62,6 +62,7 @@ export function createRequestMetrics(registry: Registry, rules: readonly { patte
   const byLabels = new WeakMap<Labels, Map<number, Handles>>()
   const deployments = new WeakMap<Labels, DeploymentHandles>()
   const decisions = new Map<string, Series>()
+  const anonymous = new Map<string, Series>()
   const emitted = new WeakMap<Labels, { epoch: number; byClass: Map<string, Series> }>()
 
   const handlesOf = (exchange: Exchange): Handles => {
@@ -247,11 +248,12 @@ export function createRequestMetrics(registry: Registry, rules: readonly { patte
     },
 
     authenticated(method, reason) {
-      let series = decisions.get(reason)
+      const known = method === 'anonymous' ? anonymous : decisions
+      let series = known.get(reason)
       if (!series) {
         const result = reason === 'none' ? 'allowed' : 'denied'
         series = registry.series('aisix_auth_decisions_total', [method, result, reason])
-        decisions.set(reason, series)
+        known.set(reason, series)
       }
       series.value += 1
     },
