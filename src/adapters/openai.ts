@@ -43,6 +43,8 @@ export const openai: Adapter = {
     pooling: '/pooling',
     tokenize: '/tokenize',
     detokenize: '/detokenize',
+    images: '/images/generations',
+    speech: '/audio/speech',
   },
   baseOf,
   error: readError,
@@ -52,11 +54,14 @@ export const openai: Adapter = {
 /** What vLLM and SGLang serve beside `/v1`, not below it (spec/README, row 21). */
 const AT_THE_ROOT: ReadonlySet<Operation> = new Set(['score', 'classify', 'pooling', 'tokenize', 'detokenize'])
 
+/** What is relayed raw, where a base without any path means `/v1`. */
+const BELOW_V1: ReadonlySet<Operation> = new Set(['rerank', 'responses', 'speech'])
+
 /** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */
 function baseOf(operation: Operation, base: string): string {
   if (AT_THE_ROOT.has(operation)) return base.replace(/\/v1$/, '')
   if (operation === 'messages') return base.replace(/\/messages$/, '').replace(/\/v1$/, '')
-  if (operation !== 'rerank' && operation !== 'responses') return base
+  if (!BELOW_V1.has(operation)) return base
   const cut = base.replace(/\/(?:responses|messages|rerank)$/, '')
   return /^https?:\/\/[^/]+$/i.test(cut) ? `${cut}/v1` : cut
 }

@@ -274,7 +274,7 @@ function estimatedCount(count: TokenCount, question: string): Answer {
 
 /** An answer that goes out as it came. What it says of its usage is read where it is JSON of a usual length. */
 async function relayed(
-  { exchange, question, monotonic }: AttemptInput,
+  { endpoint, exchange, question, monotonic }: AttemptInput,
   target: Target,
   response: Response,
   open: OpenAttempt,
@@ -283,6 +283,15 @@ async function relayed(
   native: NativeRelay | undefined,
 ): Promise<Answer> {
   const head = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
+  if (endpoint.relay?.isStreamed) {
+    const reader = response.body?.getReader()
+    if (reader) {
+      record.firstEventMs = monotonic() - record.startedAt
+      exchange.member?.measured(record.firstEventMs)
+      exchange.hasAnswered = true
+      return { kind: 'large', held: [], reader, attempt: open, head }
+    }
+  }
   const body = isShort ? new Uint8Array(await response.arrayBuffer()) : await readHeldBytes(response, open)
   if ('held' in body) {
     exchange.hasAnswered = true

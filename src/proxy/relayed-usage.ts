@@ -1,9 +1,9 @@
 import type { Usage } from '../exchange.ts'
 
 /**
- * Tokens that an answer tells which nobody else looks into. Only a prompt: what these endpoints give back is no text of a model.
+ * Tokens that an answer tells which nobody else looks into.
  * in: JSON
- * source: proxy-03 §7; Cohere and Jina API references, "Rerank"; vLLM, "Score API", "Pooling API"
+ * source: proxy-03 §7 and §8; Cohere and Jina API references, "Rerank"; vLLM, "Score API", "Pooling API"
  */
 export function relayedUsage(body: Uint8Array): Usage | undefined {
   let document: unknown
@@ -19,9 +19,10 @@ export function relayedUsage(body: Uint8Array): Usage | undefined {
     countOf(member(usage, 'input_tokens')) ||
     countOf(member(usage, 'total_tokens')) ||
     countOf(member(billed, 'input_tokens'))
-  if (promptTokens === 0) return undefined
-  const none = { completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 }
-  return { promptTokens, totalTokens: promptTokens, ...none, isEstimated: false }
+  const completionTokens = countOf(member(usage, 'output_tokens'))
+  if (promptTokens + completionTokens === 0) return undefined
+  const totalTokens = promptTokens + completionTokens
+  return { promptTokens, completionTokens, totalTokens, cachedTokens: 0, reasoningTokens: 0, isEstimated: false }
 }
 
 function member(value: unknown, name: string): unknown {

@@ -124,7 +124,6 @@ describe('a request id', () => {
 
 describe('paths and methods', () => {
   test.each([
-    '/',
     '/v1',
     '/v1/',
     '/health',

@@ -131,3 +131,75 @@ test('the refusal of a server is told with its words, and a group goes on to the
   )
   expect((await gateway.post('/v1/rerank', { model: 'both' })).status).toBe(200)
 })
+
+describe('images', () => {
+  test('are asked for as they are, and their tokens counted', async () => {
+    const answer = '{"created":1,"data":[{"b64_json":"aGk="}],"usage":{"input_tokens":3,"output_tokens":5}}'
+    upstream.answer((_request, connection) => connection.send(200, answer, { 'content-type': 'application/json' }))
+    const got = await gateway.post('/v1/images/generations', { model: ALIAS, prompt: 'a fox', size: '1x1' })
+    expect(await got.text()).toBe(answer)
+    expect([upstream.last().path, upstream.last().json()]).toEqual([
+      '/v1/images/generations',
+      { model: UPSTREAM_MODEL, prompt: 'a fox', size: '1x1' },
+    ])
+    await gateway.idle()
+    expect(gateway.telemetry.records).toMatchObject([{ promptTokens: 3, completionTokens: 5, isEstimated: false }])
+  })
+
+  test('are refused under the label of a vendor that has none', async () => {
+    await gateway.addModel({ display_name: 'other', provider: 'anthropic' })
+    const got = await gateway.post('/v1/images/generations', { model: 'other', prompt: 'x' })
+    expect([got.status, await got.text()]).toEqual([400, expect.stringContaining('model `other` is not an OpenAI provider')])
+  })
+})
+
+describe('speech', () => {
+  const QUESTION = { model: ALIAS, input: 'Hello', voice: 'alloy' }
+
+  test('arrives piece by piece, each before the next is sent, with its type', async () => {
+    let proceed = () => {}
+    const isRead = new Promise<void>(resolve => {
+      proceed = resolve
+    })
+    upstream.answer(async (_request, connection) => {
+      await connection.streamHead({ headers: { 'content-type': 'audio/mpeg' } })
+      await connection.chunk(Uint8Array.of(1, 2, 255))
+      await isRead
+      await connection.chunk(Uint8Array.of(0, 128))
+      await connection.endChunks()
+    })
+    const got = await gateway.post('/v1/audio/speech', QUESTION)
+    expect(got.headers.get('content-type')).toContain('audio/mpeg')
+    const bytes: number[] = []
+    for await (const piece of got.body ?? []) {
+      bytes.push(...piece)
+      proceed()
+    }
+    expect(bytes).toEqual([1, 2, 255, 0, 128])
+    expect(upstream.last().json()).toEqual({ ...QUESTION, model: UPSTREAM_MODEL })
+  })
+
+  test('that is cut is no clean end, and a caller that leaves takes its upstream with it', async () => {
+    upstream.answer(async (_request, connection) => {
+      await connection.streamHead({ headers: { 'content-type': 'audio/mpeg' } })
+      await connection.chunk(Uint8Array.of(1))
+      await Bun.sleep(20)
+      connection.reset()
+    })
+    const cut = await gateway.post('/v1/audio/speech', QUESTION)
+    await expect(cut.arrayBuffer()).rejects.toThrow()
+    const before = upstream.cut
+    upstream.answer(async (_request, connection) => {
+      await connection.streamHead({ headers: { 'content-type': 'audio/mpeg' } })
+      await connection.chunk(Uint8Array.of(1))
+      await connection.stall()
+    })
+    const leaving = new AbortController()
+    const left = await gateway.post('/v1/audio/speech', QUESTION, {}, leaving.signal)
+    await left.body?.getReader().read()
+    leaving.abort()
+    await upstream.whenCut(before + 1)
+    await gateway.idle()
+    expect(gateway.telemetry.records.map(({ status }) => status)).toEqual([502, 499])
+  })
+})

@@ -58,6 +58,8 @@ export type NativeRelay = {
 export type Relay = {
   /** Whether tokens are used up: what was not told is then estimated. */
   isCounted: boolean
+  /** The answer is passed on piece by piece: it is long, and useful from its first bytes. */
+  isStreamed?: boolean
   /** Why a model with this label does not serve it. */
   refusal?(provider: string, alias: string): string | undefined
 }
