@@ -17,7 +17,8 @@ export const responses: Dialect = {
 
 // The question
 
-const NOTHING_STORED = 'this gateway stores no responses for bridged models: send the whole conversation in `input`'
+const NOTHING_STORED =
+  'this gateway stores no responses for bridged models: send the whole conversation in `input`, as clients do that are told `store: false`'
 /** Members that refer to what OpenAI would have stored. */
 const REFERENCES = ['previous_response_id', 'conversation', 'prompt'] as const
 /** Members that chat has under the same name. */

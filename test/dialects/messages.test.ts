@@ -1,0 +1,156 @@
+import { describe, expect, test } from 'bun:test'
+import fc from 'fast-check'
+import { toMessages } from '../../src/adapters/anthropic-chat.ts'
+import type { Json } from '../../src/dialects/dialect.ts'
+import { messages } from '../../src/dialects/messages.ts'
+import { GatewayError } from '../../src/errors.ts'
+
+const ASKED = { alias: 'alias', body: {}, requestId: '0d5f6c1e-6a0e-4b0c-9d53-51b0f3b7c2aa', nowMs: 0 }
+
+const text = fc.string({ unit: 'grapheme', minLength: 1 }).filter(each => each.trim() !== '')
+const json = fc
+  .dictionary(fc.string(), fc.jsonValue({ maxDepth: 2 }), { maxKeys: 3 })
+  .map(each => JSON.parse(JSON.stringify(each)))
+
+/** A conversation as chat has it: turns alternate, and each call is answered right behind its turn. */
+const conversation = fc
+  .array(
+    fc.record({
+      question: text,
+      answer: text,
+      calls: fc.array(fc.record({ name: fc.stringMatching(/^[a-z_]{1,20}$/), input: json, result: text }), { maxLength: 3 }),
+    }),
+    { minLength: 1, maxLength: 4 },
+  )
+  .map(turns =>
+    turns.flatMap(({ question, answer, calls }, turn): Json[] => [
+      { role: 'user', content: question },
+      ...(calls.length === 0
+        ? [{ role: 'assistant', content: answer }]
+        : [
+            {
+              role: 'assistant',
+              content: answer,
+              tool_calls: calls.map(({ name, input }, at) => ({
+                id: `call_${turn}_${at}`,
+                type: 'function',
+                function: { name, arguments: JSON.stringify(input) },
+              })),
+            },
+            ...calls.map(({ result }, at) => ({ role: 'tool', tool_call_id: `call_${turn}_${at}`, content: result })),
+            { role: 'assistant', content: 'so' },
+          ]),
+    ]),
+  )
+
+test('a chat that goes to Messages and back keeps roles, texts, tool calls and ids', () => {
+  fc.assert(
+    fc.property(conversation, fc.option(text, { nil: undefined }), (turns, system) => {
+      const chat = [...(system === undefined ? [] : [{ role: 'system', content: system }]), ...turns]
+      const there = toMessages({ model: 'm', messages: chat, max_tokens: 5, stream: true })
+      expect(messages.question(JSON.parse(JSON.stringify(there)))).toMatchObject({
+        model: 'm',
+        messages: chat,
+        max_tokens: 5,
+        stream: true,
+      })
+    }),
+  )
+})
+
+type Event = { name: string; data: Json }
+
+function eventsOf(sent: string): Event[] {
+  return sent
+    .split('\n\n')
+    .filter(each => each !== '')
+    .map(each => {
+      const [, name = '', data = ''] = /^event: (\S+)\ndata: (.*)$/.exec(each) ?? []
+      return { name, data: JSON.parse(data) }
+    })
+}
+
+const delta = fc.oneof(
+  text.map(content => ({ content })),
+  text.map(reasoning_content => ({ reasoning_content })),
+  fc
+    .record({ index: fc.integer({ min: 0, max: 2 }), args: fc.string() })
+    .map(({ index, args }) => ({ tool_calls: [{ index, id: `call_${index}`, function: { name: 'f', arguments: args } }] })),
+)
+
+test('any stream is well ordered: every block is started, grown and stopped once, and its deltas are what was said', () => {
+  fc.assert(
+    fc.property(fc.array(delta), fc.boolean(), (deltas, hasUsage) => {
+      const stream = messages.stream(ASKED)
+      let sent = ''
+      for (const each of deltas) sent += stream.chunk({ choices: [{ index: 0, delta: each }] })
+      sent += stream.chunk({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] })
+      if (hasUsage) sent += stream.chunk({ choices: [], usage: { prompt_tokens: 3, completion_tokens: 4 } })
+      sent += stream.end()
+      const events = eventsOf(sent)
+      for (const { name, data } of events) expect(data.type).toBe(name)
+      expect([events[0]?.name, events.at(-2)?.name, events.at(-1)?.name]).toEqual([
+        'message_start',
+        'message_delta',
+        'message_stop',
+      ])
+      const open = new Set<unknown>()
+      const begun: unknown[] = []
+      const said = { text: '', thinking: '', args: new Map<unknown, string>() }
+      for (const { name, data } of events) {
+        const grown: Json = { ...Object(data.delta) }
+        if (name === 'content_block_start') {
+          open.add(data.index)
+          begun.push(data.index)
+        } else if (name === 'content_block_stop') expect(open.delete(data.index)).toBe(true)
+        else if (name === 'content_block_delta') {
+          expect(open.has(data.index)).toBe(true)
+          if (grown.type === 'text_delta') said.text += String(grown.text)
+          if (grown.type === 'thinking_delta') said.thinking += String(grown.thinking)
+          if (grown.type === 'input_json_delta') {
+            said.args.set(data.index, (said.args.get(data.index) ?? '') + String(grown.partial_json))
+          }
+        }
+      }
+      expect(open.size).toBe(0)
+      expect(begun).toEqual(begun.map((_, at) => at))
+      const joined = (pick: (each: Record<string, unknown>) => unknown) => deltas.map(each => pick({ ...each }) ?? '').join('')
+      expect(said.text).toBe(joined(each => each.content))
+      expect(said.thinking).toBe(joined(each => each.reasoning_content))
+    }),
+  )
+})
+
+test('any chunks are survived, and any body is translated or refused by name', () => {
+  fc.assert(
+    fc.property(fc.array(fc.jsonValue()), fc.jsonValue(), (chunks, member) => {
+      const stream = messages.stream(ASKED)
+      for (const each of chunks) {
+        stream.chunk({ choices: [{ index: 0, delta: each }] })
+        stream.chunk({ choices: each, usage: each })
+      }
+      stream.end()
+      messages.answer({ choices: [{ message: member }], usage: member }, ASKED)
+      try {
+        messages.question({ model: 'm', messages: [{ role: 'user', content: member }], tools: member, system: member })
+      } catch (error) {
+        expect(error).toBeInstanceOf(GatewayError)
+      }
+    }),
+  )
+})
+
+describe('the statuses of errors', () => {
+  test.each([
+    ['invalid_request', 'invalid_request_error'],
+    ['missing_api_key', 'authentication_error'],
+    ['permission_denied', 'permission_error'],
+    ['model_not_found', 'not_found_error'],
+    ['request_too_large', 'request_too_large'],
+    ['rate_limited', 'rate_limit_error'],
+    ['all_candidates_unavailable', 'overloaded_error'],
+    ['timeout', 'api_error'],
+  ] as const)('%s is %s', (kind, type) => {
+    expect(messages.error(new GatewayError(kind, 'm'))).toEqual({ type: 'error', error: { type, message: 'm' } })
+  })
+})
