@@ -37,6 +37,8 @@ export const openai: Adapter = {
     embeddings: '/embeddings',
     messages: '/v1/messages',
     responses: '/responses',
+    ollama_chat: '/api/chat',
+    ollama_generate: '/api/generate',
     rerank: '/rerank',
     score: '/score',
     classify: '/classify',
@@ -51,8 +53,11 @@ export const openai: Adapter = {
   usage: readUsage,
 }
 
-/** What vLLM and SGLang serve beside `/v1`, not below it (spec/README, row 21). */
-const AT_THE_ROOT: ReadonlySet<Operation> = new Set(['score', 'classify', 'pooling', 'tokenize', 'detokenize'])
+/** What vLLM, SGLang and Ollama serve beside `/v1`, not below it (spec/README, row 21). */
+const AT_THE_ROOT: ReadonlySet<Operation> = new Set([
+  ...(['score', 'classify', 'pooling', 'tokenize', 'detokenize'] as const),
+  ...(['ollama_chat', 'ollama_generate'] as const),
+])
 
 /** What is relayed raw, where a base without any path means `/v1`. */
 const BELOW_V1: ReadonlySet<Operation> = new Set(['rerank', 'responses', 'speech'])

@@ -14,6 +14,7 @@ import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
 import type { Endpoint, NativeRelay, TokenCount } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
+import { noteOllama, RelayedLines } from './relayed-lines.ts'
 import { RelayedStream } from './relayed-stream.ts'
 import { relayedUsage } from './relayed-usage.ts'
 import { cutMessage, errorInside, rewriteAnswer, undecodable, upstreamWords } from './rewrite-answer.ts'
@@ -225,7 +226,8 @@ function nativeAnswer(
   } catch {
     throw undecodable('it is not whole JSON')
   }
-  shape.whole(document, exchange)
+  if (shape === 'lines') noteOllama(document, exchange)
+  else shape.whole(document, exchange)
   if (!renames || typeof document !== 'object' || document === null || Reflect.get(document, 'model') !== upstreamModel)
     return body
   const members = readMembers(text)
@@ -243,12 +245,18 @@ async function openNative(
   record: Attempt,
 ): Promise<Answer> {
   const { exchange } = input
-  if (mediaType(response) !== 'text/event-stream') {
-    throw undecodable(`an event stream was asked for, ${mediaType(response) || 'something else'} came`)
+  const wanted = shape === 'lines' ? 'application/x-ndjson' : 'text/event-stream'
+  if (mediaType(response) !== wanted) {
+    throw undecodable(`a stream of ${wanted} was asked for, ${mediaType(response) || 'something else'} came`)
   }
   const reader = response.body?.getReader()
   if (!reader) throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
-  const stream = new RelayedStream(reader, shape.stream(exchange), open, target.streamTimeoutMs, framerOf(input))
+  const silenceMs = target.streamTimeoutMs
+  const framer = framerOf(input)
+  const stream =
+    shape === 'lines'
+      ? new RelayedLines(reader, exchange, open, silenceMs, input.question.model, framer)
+      : new RelayedStream(reader, shape.stream(exchange), open, silenceMs, framer)
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
   exchange.member?.measured(record.firstEventMs)

@@ -13,7 +13,7 @@ import { labelsOfModel, labelsOfUnresolved } from './labels.ts'
 import { readBody, readQuestion } from './read.ts'
 import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
-import type { Router } from './route.ts'
+import type { Route, Router } from './route.ts'
 
 /** The gateway, and what the proxy made ready of its configuration at the start. */
 export type ProxyState = {
@@ -48,17 +48,25 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     exchange.group = model.entry.value.display_name
     exchange.groupId = model.entry.id
   }
-  const body = question.callerBody
-  if (endpoint.atOnce && body) {
-    const answer = endpoint.atOnce(body, { alias: question.model, body, requestId: exchange.requestId, nowMs: clock.now() })
-    if (answer) return replyJson(gateway, exchange, answer)
-    // What is wrong in it is refused before anything is reserved for it.
-    question.translate?.()
-  }
   const now = clock.now()
   const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
   if (overspent) throw overspent
   const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
+  const body = question.callerBody
+  if (body && endpoint.atOnce && !speaksNative(endpoint, route)) {
+    try {
+      const answer = endpoint.atOnce(body, { alias: question.model, body, requestId: exchange.requestId, nowMs: now })
+      // What is wrong in it is refused before anything is reserved for it.
+      if (!answer) question.translate?.()
+      else {
+        route.takeBack()
+        return replyJson(gateway, exchange, answer)
+      }
+    } catch (error) {
+      route.takeBack()
+      throw error
+    }
+  }
   try {
     exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
   } catch (error) {
@@ -99,7 +107,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     if (exchange.group !== undefined && isAnswered && isHeaderValue(exchange.labels.model)) {
       headers['x-aisix-served-by'] = exchange.labels.model
     }
-    const warning = body && endpoint.warning?.(body)
+    const warning = body && endpoint.warning?.(body, exchange.labels.provider)
     if (warning !== undefined) headers['x-aisix-warning'] = warning
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
@@ -110,6 +118,18 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true
   return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf), framer)
+}
+
+/** Whether the target that is tried first speaks the caller's own dialect. */
+function speaksNative({ native }: Endpoint, { candidates, aim }: Route): boolean {
+  const [first] = candidates
+  if (!native || !first) return false
+  try {
+    return native.speaks(first.entry.value.provider, aim(first).upstream)
+  } catch {
+    // What is wrong with it, `dispatch` meets and tells.
+    return false
+  }
 }
 
 function toResponse(

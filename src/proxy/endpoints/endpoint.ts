@@ -15,8 +15,8 @@ export type Endpoint = {
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
   /** The body is JSON whatever its content type says: clients of Ollama need not say any, and curl says another. */
   takesAnyType?: boolean
-  /** What of the caller's body has no effect, as a warning. in: the body of a dialect */
-  warning?(body: Json): string | undefined
+  /** What of the caller's body has no effect, as a warning. in: the body of a dialect, the label of the model that answers */
+  warning?(body: Json, provider: string): string | undefined
   /** An answer for which nobody has to be asked; undefined where somebody has. in: the body of a dialect */
   atOnce?(body: Json, asked: Asked): Json | undefined
   /** Upstreams that speak the callers' own dialect: nothing is translated on the way there. */
@@ -50,7 +50,8 @@ export type NativeRelay = {
   operation: NativeOperation
   /** Whether a target speaks it. in: the label of the model, and its upstream */
   speaks(provider: string, upstream: Upstream): boolean
-  shape: Native
+  /** What is read of the answers; `lines` are those of Ollama, which come as lines and not as events. */
+  shape: Native | 'lines'
   /** Whether whole answers tell the caller's alias where they tell the upstream's name. */
   renames: boolean
 }

@@ -16,8 +16,13 @@ import {
 import type { Endpoint } from './endpoint.ts'
 import { translatedEndpoint } from './translated.ts'
 
+/** The label of models that an Ollama server serves: it is asked in its own dialect. */
+const OLLAMA_LABEL = 'ollama'
+
 /** Says what only an Ollama server would have understood. */
-const warning = (body: Json): string | undefined => {
+const warning = (body: Json, provider: string): string | undefined => {
+  // It is one: nothing was left out.
+  if (provider === OLLAMA_LABEL) return undefined
   const dropped = droppedMembers(body)
   return dropped.length === 0 ? undefined : `${dropped.join(', ')}: only an Ollama server understands this; it was left out`
 }
@@ -29,6 +34,12 @@ function loading(kind: OllamaKind, dialect: Dialect): Endpoint {
       name: `ollama_${kind}`,
       path: `/api/${kind}`,
       dialect,
+      native: {
+        operation: `ollama_${kind}`,
+        speaks: provider => provider === OLLAMA_LABEL,
+        shape: 'lines',
+        renames: true,
+      },
       more: { messages: z.unknown(), prompt: z.unknown() },
     }),
     takesAnyType: true,
