@@ -6,7 +6,7 @@ export type Json = Record<string, unknown>
 export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation | RelayedOperation
 
 /** What callers and upstreams of one dialect other than chat share: asked and answered without a translation. */
-export type NativeOperation = 'messages' | 'responses' | 'ollama_chat' | 'ollama_generate'
+export type NativeOperation = 'messages' | 'count_tokens' | 'responses' | 'ollama_chat' | 'ollama_generate'
 
 /** What is asked and answered byte for byte, but for the name of the model. */
 export type RelayedOperation = 'rerank' | 'score' | 'classify' | 'pooling' | 'tokenize' | 'detokenize' | 'images' | 'speech'

@@ -6,6 +6,7 @@
  */
 import { type GatewayError, invalidRequest } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
+import { parseBounded } from '../wire/members.ts'
 import type { ChunkTranslator, Json, UpstreamError } from './adapter.ts'
 
 /** Messages demands a limit, chat does not (proxy-04 §3). */
@@ -252,7 +253,7 @@ function readArguments(args: unknown): Json {
   if (isRecord(args)) return args
   if (typeof args !== 'string') return {}
   try {
-    const parsed: unknown = JSON.parse(args)
+    const parsed = parseBounded(args)
     return isRecord(parsed) ? parsed : {}
   } catch {
     return {}

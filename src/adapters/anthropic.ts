@@ -9,7 +9,7 @@ import { openai } from './openai.ts'
 export const anthropic: Adapter = {
   headers: secret => ({ 'x-api-key': secret, 'anthropic-version': '2023-06-01' }),
   base: messagesBase,
-  paths: { chat: '/v1/messages', messages: '/v1/messages' },
+  paths: { chat: '/v1/messages', messages: '/v1/messages', count_tokens: '/v1/messages/count_tokens' },
   chat: { question: toMessages, answer: fromMessage, chunks: createChunks },
   error: readMessagesError,
   // What is counted is read once it is in the shape of chat.

@@ -36,6 +36,7 @@ export const openai: Adapter = {
     completions: '/completions',
     embeddings: '/embeddings',
     messages: '/v1/messages',
+    count_tokens: '/v1/messages/count_tokens',
     responses: '/responses',
     ollama_chat: '/api/chat',
     ollama_generate: '/api/generate',
@@ -65,7 +66,7 @@ const BELOW_V1: ReadonlySet<Operation> = new Set(['rerank', 'responses', 'speech
 /** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */
 function baseOf(operation: Operation, base: string): string {
   if (AT_THE_ROOT.has(operation)) return base.replace(/\/v1$/, '')
-  if (operation === 'messages') return base.replace(/\/messages$/, '').replace(/\/v1$/, '')
+  if (operation === 'messages' || operation === 'count_tokens') return base.replace(/\/messages$/, '').replace(/\/v1$/, '')
   if (!BELOW_V1.has(operation)) return base
   const cut = base.replace(/\/(?:responses|messages|rerank)$/, '')
   return /^https?:\/\/[^/]+$/i.test(cut) ? `${cut}/v1` : cut

@@ -3,6 +3,7 @@
  * Source: Anthropic API reference, "Messages", "Streaming messages", "Errors"; contract proxy-04 §4, proxy-01 §9.
  */
 import { type GatewayError, invalidRequest } from '../errors.ts'
+import { parseBounded } from '../wire/members.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 const TOOL_NAME_MAX = 64
@@ -284,15 +285,18 @@ function fromChat(chat: Json, { alias, requestId }: Asked): Json {
     role: 'assistant',
     model: alias,
     content,
-    stop_reason: stopReason(choice?.finish_reason),
+    stop_reason: stopReason(
+      choice?.finish_reason,
+      content.some(({ type }) => type === 'tool_use'),
+    ),
     stop_sequence: null,
     usage: usageOf(chat.usage),
   }
 }
 
 function firstOf(choices: unknown): Json | undefined {
-  const first: unknown = Array.isArray(choices) ? choices[0] : undefined
-  return isRecord(first) ? first : undefined
+  const all: unknown[] = Array.isArray(choices) ? choices : []
+  return all.filter(isRecord).find(({ index }) => index === undefined || index === 0)
 }
 
 /** Arguments as the object that they spell; what is none is kept as text rather than lost. */
@@ -300,14 +304,16 @@ function inputOf(args: unknown): Json {
   if (isRecord(args)) return args
   if (typeof args !== 'string' || args.trim() === '') return {}
   try {
-    const value: unknown = JSON.parse(args)
+    const value = parseBounded(args)
     return isRecord(value) ? value : { value }
   } catch {
     return { raw_arguments: args }
   }
 }
 
-function stopReason(finish: unknown): string {
+/** Servers that were told which tool to call say `stop` of it; clients run tools on `tool_use` alone. */
+function stopReason(finish: unknown, hasCalls: boolean): string {
+  if (hasCalls && (finish === 'stop' || finish === undefined || finish === null)) return 'tool_use'
   switch (finish) {
     case 'length':
       return 'max_tokens'
@@ -347,7 +353,7 @@ function frame(event: string, json: string): string {
   return `event: ${event}\ndata: ${json}\n\n`
 }
 
-type ToolBlock = { block: number; id: string | undefined; name: string; pending: string; isStarted: boolean }
+type ToolBlock = { index: number; block: number; id: string | undefined; name: string; pending: string; isStarted: boolean }
 
 /**
  * Chunks of chat as Anthropic's events. Text and thinking are one open block at a time; each tool call is a block that stays
@@ -359,7 +365,7 @@ class MessageStream implements StreamTranslator {
   private blocks = 0
   /** The text or thinking block that is open. */
   private open: { kind: 'text' | 'thinking'; block: number } | undefined
-  private readonly tools = new Map<number, ToolBlock>()
+  private readonly tools: ToolBlock[] = []
   private finish: unknown
   private usage: unknown
 
@@ -389,6 +395,8 @@ class MessageStream implements StreamTranslator {
   }
 
   error(error: GatewayError): string {
+    // The message is complete: what its upstream says afterwards is no matter of the caller's.
+    if (this.isOver) return ''
     this.isOver = true
     return frame('error', JSON.stringify(messagesError(error)))
   }
@@ -426,17 +434,21 @@ class MessageStream implements StreamTranslator {
 
   private toolCall(call: unknown): string {
     if (!isRecord(call)) return ''
-    const index = typeof call.index === 'number' ? call.index : this.tools.size
+    const index = typeof call.index === 'number' ? call.index : this.tools.length
     const { name, arguments: args } = isRecord(call.function) ? call.function : {}
     let out = ''
-    let tool = this.tools.get(index)
-    if (!tool) {
-      tool = { block: -1, id: undefined, name: '', pending: '', isStarted: false }
-      this.tools.set(index, tool)
+    let tool = this.tools.findLast(each => each.index === index)
+    // Some servers say 0 of every call: another id together with a name is another call.
+    const isAnother =
+      typeof call.id === 'string' && call.id !== '' && typeof name === 'string' && name !== '' && call.id !== tool?.id
+    if (!tool || (isAnother && tool.id !== undefined)) {
+      tool = { index, block: -1, id: undefined, name: '', pending: '', isStarted: false }
+      this.tools.push(tool)
     }
     if (typeof call.id === 'string' && call.id !== '') tool.id ??= call.id
     if (typeof name === 'string' && !tool.isStarted) tool.name += name
     if (typeof args === 'string') tool.pending += args
+    else if (isRecord(args)) tool.pending += JSON.stringify(args)
     if (!tool.isStarted) {
       if (tool.id === undefined || tool.name === '') return ''
       out += this.startTool(tool, tool.id)
@@ -470,7 +482,7 @@ class MessageStream implements StreamTranslator {
   private close(): string {
     this.isOver = true
     let out = this.start()
-    for (const [index, tool] of this.tools) {
+    for (const [index, tool] of this.tools.entries()) {
       // Servers that give calls no id: one of ours, so that the call is not lost.
       if (!tool.isStarted && tool.name !== '') {
         out += this.startTool(tool, `toolu_${hexOf(this.asked.requestId)}${index}`) + this.fragment(tool)
@@ -478,11 +490,17 @@ class MessageStream implements StreamTranslator {
     }
     if (this.blocks === 0) out += this.openText('text')
     out += this.closeText()
-    for (const { block, isStarted } of this.tools.values()) if (isStarted) out += stopFrame(block)
+    for (const { block, isStarted } of this.tools) if (isStarted) out += stopFrame(block)
     const { input_tokens, ...counts } = usageOf(this.usage)
     const delta = {
       type: 'message_delta',
-      delta: { stop_reason: stopReason(this.finish), stop_sequence: null },
+      delta: {
+        stop_reason: stopReason(
+          this.finish,
+          this.tools.some(({ isStarted }) => isStarted),
+        ),
+        stop_sequence: null,
+      },
       usage: { ...(input_tokens === 0 ? {} : { input_tokens }), ...counts },
     }
     return `${out}${frame('message_delta', JSON.stringify(delta))}${frame('message_stop', '{"type":"message_stop"}')}`

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { GatewayError, invalidRequest } from '../errors.ts'
+import { parseBounded } from '../wire/members.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 /** The two endpoints that generate text. Their answers differ in where the text stands. */
@@ -378,7 +379,7 @@ function endOf(finishReason: unknown, usage: Json): Json {
 }
 
 function countOf(value: unknown): number {
-  return typeof value === 'number' ? value : 0
+  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
 }
 
 function textOf(value: unknown): string {
@@ -421,7 +422,10 @@ class CallCollector {
 
   /** Pieces without an index belong to the latest call, unless they have an id or a name: then another one begins. */
   #callOf(index: unknown, id: string, name: string) {
-    let call = typeof index === 'number' ? this.#calls.find(each => each.index === index) : undefined
+    let call = typeof index === 'number' ? this.#calls.findLast(each => each.index === index) : undefined
+    // Some servers say 0 of every call: another id together with a name is another call.
+    if (call !== undefined && id !== '' && name !== '' && call.id !== '' && call.id !== id) call = undefined
+    else if (call !== undefined) return call
     if (call === undefined && typeof index !== 'number') {
       const last = this.#calls.at(-1)
       if (id === '' ? name === '' : id === last?.id) call = last
@@ -445,7 +449,7 @@ class CallCollector {
 
 function argumentsOf(text: string): Json {
   try {
-    const value: unknown = JSON.parse(text)
+    const value = parseBounded(text)
     return isRecord(value) ? value : {}
   } catch {
     return {}

@@ -3,7 +3,7 @@
  * Nothing is stored: what refers to an earlier response is refused, because without it the model would answer another question.
  * source: OpenAI API reference, "Create a model response" and "Streaming events" of the Responses API
  */
-import { type GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
+import { GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 export const responses: Dialect = {
@@ -16,6 +16,9 @@ export const responses: Dialect = {
 }
 
 // The question
+
+/** Each of the events that repeat a text holds it once more. */
+const KEPT_MAX = 8 * 1024 * 1024
 
 const NOTHING_STORED =
   'this gateway stores no responses for bridged models: send the whole conversation in `input`, as clients do that are told `store: false`'
@@ -401,7 +404,7 @@ function usageOf(usage: unknown): Json | null {
 }
 
 function countOf(value: unknown): number {
-  return typeof value === 'number' ? value : 0
+  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
 }
 
 function textOf(value: unknown): string {
@@ -650,6 +653,9 @@ class ResponseEvents implements StreamTranslator {
     return this.#event('response.created', { response }) + this.#event('response.in_progress', { response })
   }
 
+  /** UTF-16 units that are kept, because the events that end a stream repeat all that was said. */
+  #kept = 0
+
   #complete(): string {
     const events = this.#closeCurrent() + this.#closeCalls()
     this.#isOver = true
@@ -664,6 +670,13 @@ class ResponseEvents implements StreamTranslator {
 
   #grow({ head, pieces }: Growing, text: string): string {
     pieces.push(text)
+    this.#kept += text.length
+    if (this.#kept > KEPT_MAX) {
+      throw new GatewayError(
+        'upstream_decode_error',
+        `the answer is longer than the ${KEPT_MAX} characters that its last event can repeat`,
+      )
+    }
     return `${head}${JSON.stringify(text)},"sequence_number":${this.#sequence++}}\n\n`
   }
 

@@ -5,7 +5,17 @@ import { type Attempt, type Exchange, openAttempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Log } from '../lib/log.ts'
 import type { CallerKey } from '../store/snapshot.ts'
-import { parseBinary, readMembers, setMember, stringifyBinary, toBinary, utf8ToBinary, writeMembers } from '../wire/members.ts'
+import {
+  binaryToUtf8,
+  JsonDepthError,
+  parseBounded,
+  readMembers,
+  setMember,
+  stringifyBinary,
+  toBinary,
+  utf8ToBinary,
+  writeMembers,
+} from '../wire/members.ts'
 import { SseReader } from '../wire/sse.ts'
 import type { Caller, Waiting } from './caller.ts'
 import { responseOf } from './capture.ts'
@@ -134,7 +144,8 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const url = upstream.urls[native?.operation ?? endpoint.operation]
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
   if (refusal !== undefined) throw invalidRequest(refusal)
-  if (endpoint.count && !upstream.countsTokens) return estimatedCount(endpoint.count, question.text)
+  const count = native ? undefined : endpoint.count
+  if (count && !upstream.countsTokens) return estimatedCount(count, chatText(question))
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
   // Before the record of the attempt, which would count as one that reached out to the upstream.
   if (!native) question.translate?.()
@@ -159,11 +170,11 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
         exchange.attempts.pop()
         return await attempt(input, target, kind)
       }
-      if (endpoint.count && response.status < 500 && ![401, 403, 429].includes(response.status)) {
+      if (count && response.status < 500 && ![401, 403, 429].includes(response.status)) {
         // Servers without this endpoint, and those that cannot count a chat.
         if ([404, 405].includes(response.status)) upstream.countsTokens = false
         open.release()
-        return estimatedCount(endpoint.count, question.text)
+        return estimatedCount(count, chatText(question))
       }
       throw error
     }
@@ -172,7 +183,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     const declared = response.headers.get('content-length')
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
-    if (endpoint.count) return await counted(endpoint.count, question.text, await response.text(), open)
+    if (count) return await counted(count, chatText(question), await response.text(), open)
     if (native || endpoint.relay) return await relayed(input, target, response, open, isShort, record, native)
     const held = isShort ? await response.text() : await readHeld(response, open)
     if (typeof held !== 'string') {
@@ -226,10 +237,10 @@ function nativeAnswer(
   } catch {
     throw undecodable('it is not whole JSON')
   }
+  if (typeof document !== 'object' || document === null || Array.isArray(document)) throw undecodable('it is no object')
   if (shape === 'lines') noteOllama(document, exchange)
   else shape.whole(document, exchange)
-  if (!renames || typeof document !== 'object' || document === null || Reflect.get(document, 'model') !== upstreamModel)
-    return body
+  if (!renames || Reflect.get(document, 'model') !== upstreamModel) return body
   const members = readMembers(text)
   setMember(members, 'model', JSON.stringify(alias))
   return writeMembers(members)
@@ -262,6 +273,11 @@ async function openNative(
   exchange.member?.measured(record.firstEventMs)
   exchange.hasAnswered = true
   return { kind: 'stream', stream }
+}
+
+/** The question as a chat request. */
+function chatText(question: Question): string {
+  return (question.translate?.() ?? question).text
 }
 
 /** The engine's own count; an estimate where its answer tells none. */
@@ -317,9 +333,9 @@ async function relayed(
 function translateAnswer(dialect: Dialect, text: string, input: AttemptInput): string {
   let chat: unknown
   try {
-    chat = JSON.parse(text)
-  } catch {
-    throw undecodable('it is not whole JSON')
+    chat = parseBounded(text)
+  } catch (error) {
+    throw undecodable(error instanceof JsonDepthError ? error.message : 'it is not whole JSON')
   }
   return JSON.stringify(dialect.answer({ ...Object(chat) }, askedOf(input)))
 }
@@ -350,7 +366,7 @@ const CHAT_FRAMER: Framer = {
 
 function translatingFramer(translator: StreamTranslator): Framer {
   return {
-    chunk: data => utf8ToBinary(translator.chunk({ ...Object(parseBinary(data)) })),
+    chunk: data => utf8ToBinary(translator.chunk({ ...Object(parseBounded(binaryToUtf8(data))) })),
     end: () => utf8ToBinary(translator.end()),
     error: error => utf8ToBinary(translator.error(error)),
   }
@@ -403,7 +419,7 @@ function outboundHeaders(
   native: NativeRelay | undefined,
 ): Record<string, string> | (() => Headers) {
   const { upstream } = target
-  const isMessages = native?.operation === 'messages'
+  const isMessages = native?.operation === 'messages' || native?.operation === 'count_tokens'
   if (!isMessages && upstream.templates.length === 0 && !upstream.forwarded) {
     const ready = question.isStream ? upstream.ready.stream : upstream.ready.whole
     return () => {
@@ -616,7 +632,7 @@ export class UpstreamStream implements AnswerStream {
   private translate(chunks: ChunkTranslator, data: string): void {
     let event: unknown
     try {
-      event = parseBinary(data)
+      event = parseBounded(binaryToUtf8(data))
     } catch {
       throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', {
         retry: 'yes',

@@ -2,7 +2,9 @@ import type { Adapter, Operation } from '../adapters/adapter.ts'
 import {
   createQuoter,
   findMember,
+  JsonDepthError,
   type Member,
+  parseBounded,
   readElements,
   readMembers,
   removeMember,
@@ -11,6 +13,7 @@ import {
 } from '../wire/members.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
+import { undecodable } from './rewrite-answer.ts'
 
 /** What an operator changes in every request of a provider key (control-resources §1.1, §1.2), made ready. */
 export type BodyOverrides = {
@@ -74,8 +77,9 @@ export function fromUpstream({ chat }: Adapter, operation: Operation, text: stri
   if (!chat || operation !== 'chat') return text
   let answer: unknown
   try {
-    answer = JSON.parse(text)
-  } catch {
+    answer = parseBounded(text)
+  } catch (error) {
+    if (error instanceof JsonDepthError) throw undecodable(error.message)
     return text
   }
   // Errors inside a 200 are read as the upstream sent them.

@@ -1,12 +1,12 @@
 import { readMessagesUsage } from '../adapters/anthropic-chat.ts'
 import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
-import { parseBinary } from '../wire/members.ts'
+import { binaryToUtf8, parseBounded } from '../wire/members.ts'
 import { cutMessage } from './rewrite-answer.ts'
 
 /** What is read of answers that are relayed in the dialect that caller and upstream share: how much was used, and how it ended. */
 export type Native = {
-  /** A whole answer. */
+  /** A whole answer. throws: upstream_error where it is an error inside a 200 */
   whole(document: unknown, exchange: Exchange): void
   stream(exchange: Exchange): NativeObserver
 }
@@ -74,39 +74,54 @@ function nativeOf({ read, telling, ends, content }: Shape): Native {
     if (typeof model === 'string') attempt.providerModelVersion ??= model
   }
   return {
-    whole: (document, exchange) => note(exchange, read(document)),
+    whole(document, exchange) {
+      // A response tells `error: null` where all is well.
+      if (member(document, 'type') === 'error' || (member(document, 'object') !== 'response' && hasError(document))) {
+        throw errorOf(document, true)
+      }
+      note(exchange, read(document))
+    },
     stream(exchange) {
       const observer = { events: 0, isComplete: false, event }
       function event(data: string): void {
-        const type = typeOf(data)
-        if (type === undefined || !telling.includes(type)) {
+        const type = FIRST_TYPE.exec(data)?.[1]
+        if (type !== undefined && !telling.includes(type)) {
           observer.events += 1
-          if (type?.includes(content)) exchange.contentEvents += 1
+          if (type.includes(content)) exchange.contentEvents += 1
           return
         }
-        let document: unknown
-        try {
-          document = parseBinary(data)
-        } catch {
-          throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', {
-            retry: 'yes',
-          })
-        }
-        if (type === 'error') throw errorOf(document, observer.events === 0)
+        // Servers may write `type` behind what holds others of that name, and errors without any.
+        const document = parsed(data)
+        const own = type ?? member(document, 'type')
+        if (own === 'error' || (typeof own !== 'string' && hasError(document))) throw errorOf(document, observer.events === 0)
         observer.events += 1
+        if (typeof own !== 'string') return
+        if (own.includes(content)) exchange.contentEvents += 1
+        if (!telling.includes(own)) return
         note(exchange, read(document))
-        if (ends.includes(type)) observer.isComplete = true
+        if (ends.includes(own)) observer.isComplete = true
       }
       return observer
     },
   }
 }
 
-const TYPE = /"type"\s*:\s*"([\w.]{1,64})"/
+/** Of an event that begins with its type, as nearly all do. */
+const FIRST_TYPE = /^\s*\{\s*"type"\s*:\s*"([\w.]{1,64})"/
 
-/** The first `type` of an event is its own: servers write it first. */
-function typeOf(data: string): string | undefined {
-  return TYPE.exec(data)?.[1]
+/** in: `data` of one event. out: undefined for `[DONE]`, which some servers send here as well */
+function parsed(data: string): unknown {
+  if (data.trim() === '[DONE]') return undefined
+  try {
+    return parseBounded(binaryToUtf8(data))
+  } catch {
+    throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', { retry: 'yes' })
+  }
+}
+
+function hasError(document: unknown): boolean {
+  const error = member(document, 'error')
+  return error !== undefined && error !== null
 }
 
 const STATUSES: Readonly<Record<string, number>> = {

@@ -5,6 +5,7 @@ import { GatewayError, invalidRequest } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
+import { type Span, scanMembers } from '../wire/members.ts'
 import { listModels } from './models.ts'
 import { readBody } from './read.ts'
 import { replyJson, replyText } from './reply.ts'
@@ -62,14 +63,18 @@ export function addOllamaRoutes<E extends Env>(
 /** The envelope of Ollama's own paths. */
 export const ollamaEnvelope = (path: string) => (path.startsWith('/api/') ? ollamaError : undefined)
 
-/** `model`, or `name` as older clients say. */
+/** `model`, or `name` as older clients say. throws: invalid_request, as for every body */
 function aliasIn(bytes: Uint8Array): string {
+  let spans: Span[]
   let body: unknown
   try {
-    body = JSON.parse(new TextDecoder().decode(bytes))
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    spans = scanMembers(text)
+    body = JSON.parse(text)
   } catch {
     throw invalidRequest('invalid JSON request body')
   }
+  if (spans.filter(({ key }) => key === 'model').length > 1) throw invalidRequest('`model` occurs twice', { param: 'model' })
   const named = Object(body)
   const alias: unknown = named.model ?? named.name
   if (typeof alias !== 'string' || alias === '') throw invalidRequest('`model` field missing', { param: 'model' })

@@ -1,6 +1,6 @@
 import { GatewayError } from '../errors.ts'
 import { toBinary } from '../wire/members.ts'
-import { SseReader } from '../wire/sse.ts'
+import { EVENT_BYTES_MAX, SseReader } from '../wire/sse.ts'
 import type { AnswerStream, Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
 import type { NativeObserver } from './native.ts'
 
@@ -8,6 +8,8 @@ import type { NativeObserver } from './native.ts'
 export class RelayedStream implements AnswerStream {
   private readonly events = new SseReader()
   private ready = ''
+  /** What has come of the event that is not whole yet. */
+  private rest = ''
   private failure: GatewayError | undefined
   isDone = false
 
@@ -50,13 +52,24 @@ export class RelayedStream implements AnswerStream {
     this.open.disarm()
     try {
       if (value && value.byteLength > 0) {
-        const text = toBinary(value)
-        this.events.push(text, this.onData)
-        this.ready += text
+        this.rest += toBinary(value)
+        // Whole events only: the frame of an error behind half an event would be part of it.
+        for (let end = endOfEvent(this.rest); end > 0; end = endOfEvent(this.rest)) {
+          const event = this.rest.slice(0, end)
+          this.rest = this.rest.slice(end)
+          this.events.push(event, this.onData)
+          this.ready += event
+        }
+      }
+      if (this.rest.length > EVENT_BYTES_MAX) {
+        this.rest = ''
+        throw new GatewayError('upstream_decode_error', `upstream sent an event of more than ${EVENT_BYTES_MAX} bytes`)
       }
       if (done) {
+        if (this.rest !== '') this.events.push(this.rest, this.onData)
         this.events.end(this.onData)
         this.isDone = this.observer.isComplete
+        if (this.isDone) this.ready += this.rest
         // Between two events or in one: what ends without its last event was cut, and is never a clean end (spec/README §4).
         if (!this.isDone) {
           this.failure =
@@ -87,4 +100,12 @@ export class RelayedStream implements AnswerStream {
   release(): void {
     this.open.release()
   }
+}
+
+/** Position behind the first blank line; 0 where there is none. */
+function endOfEvent(text: string): number {
+  const end = text.indexOf('\n\n')
+  if (!text.includes('\r')) return end < 0 ? 0 : end + 2
+  const blank = /\r\n\r\n|\n\n|\r\r/.exec(text)
+  return blank ? blank.index + blank[0].length : 0
 }

@@ -212,6 +212,27 @@ export function writeMembers(members: readonly Member[]): string {
   return `${text}}`
 }
 
+/**
+ * As `JSON.parse`, for texts that are built into something else: what nests deeper than DEPTH_MAX would exhaust the stack of
+ * whoever walks through it. throws: SyntaxError, JsonSyntaxError, JsonDepthError
+ */
+export function parseBounded(text: string): unknown {
+  if (isPerhapsTooDeep(text)) skipValue(text, 0)
+  return JSON.parse(text)
+}
+
+/** Whether there are more opening brackets than may nest, wherever they stand. */
+function isPerhapsTooDeep(text: string): boolean {
+  let count = 0
+  for (const bracket of ['{', '[']) {
+    for (let at = text.indexOf(bracket); at >= 0; at = text.indexOf(bracket, at + 1)) {
+      count += 1
+      if (count > DEPTH_MAX) return true
+    }
+  }
+  return false
+}
+
 /** Puts texts into JSON, for whoever mostly has the one that it had before: names of models, for instance. */
 export function createQuoter(): (text: string) => string {
   let last = ''

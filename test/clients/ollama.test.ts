@@ -190,6 +190,17 @@ test('embed, and the embeddings that it replaced', async () => {
   expect((await client.embeddings({ model: ALIAS, prompt: 'a' })).embedding).toEqual([0.5, 1])
 })
 
+test('show refuses what every body is refused for', async () => {
+  for (const body of [
+    `{"model":"${ALIAS}","model":"x"}`,
+    `{"model":"${ALIAS}","a":${'['.repeat(200)}${']'.repeat(200)}}`,
+    '[]',
+    '{',
+  ]) {
+    expect((await gateway.post('/api/show', body)).status).toBe(400)
+  }
+})
+
 test('loading and unloading a model asks nobody', async () => {
   const before = upstream.requests.length
   expect(await client.generate({ model: ALIAS, prompt: '' })).toMatchObject({ done: true, done_reason: 'load' })

@@ -140,6 +140,65 @@ test('any chunks are survived, and any body is translated or refused by name', (
   )
 })
 
+const DEEP = `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`
+
+/** What a stream of tool call pieces comes to: name and arguments of each block. */
+function callsOf(pieces: readonly Json[], finish = 'tool_calls'): { calls: unknown[]; stop: unknown } {
+  const stream = messages.stream(ASKED)
+  let sent = ''
+  for (const each of pieces) sent += stream.chunk({ choices: [{ index: 0, delta: { tool_calls: [each] } }] })
+  sent += stream.chunk({ choices: [{ index: 0, delta: {}, finish_reason: finish }] }) + stream.end()
+  const blocks: { name: unknown; json: string }[] = []
+  let stop: unknown
+  for (const { name, data } of eventsOf(sent)) {
+    const inner = Object(data.delta)
+    if (name === 'content_block_start') blocks.push({ name: Object(data.content_block).name, json: '' })
+    const block = blocks[Number(data.index)]
+    if (inner.type === 'input_json_delta' && block) block.json += inner.partial_json
+    if (name === 'message_delta') stop = inner.stop_reason
+  }
+  return { calls: blocks.map(({ name, json }) => [name, json]), stop }
+}
+
+describe('tool calls as servers really send them', () => {
+  const call = (index: number, id: string, name: string, args: unknown) => ({ index, id, function: { name, arguments: args } })
+
+  test('all with index 0, told apart by their ids', () => {
+    expect(callsOf([call(0, 'a', 'f', '{"x":1}'), call(0, 'b', 'g', '{"y":2}')]).calls).toEqual([
+      ['f', '{"x":1}'],
+      ['g', '{"y":2}'],
+    ])
+  })
+
+  test('with arguments as an object', () => {
+    expect(callsOf([call(0, 'a', 'f', { x: 1 })]).calls).toEqual([['f', '{"x":1}']])
+  })
+
+  test('that end with `stop`, as where the caller chose the tool, are `tool_use`', () => {
+    expect(callsOf([call(0, 'a', 'f', '{}')], 'stop').stop).toBe('tool_use')
+  })
+
+  test('with arguments nested too deeply are kept as text: no stack is exhausted', () => {
+    const chat = { choices: [{ message: { tool_calls: [call(0, 'a', 'f', DEEP)] }, finish_reason: 'tool_calls' }] }
+    expect(messages.answer(chat, ASKED).content).toEqual([
+      { type: 'tool_use', id: 'a', name: 'f', input: { raw_arguments: DEEP } },
+    ])
+  })
+})
+
+test('another choice than the first says nothing here', () => {
+  const stream = messages.stream(ASKED)
+  const sent =
+    stream.chunk({
+      choices: [
+        { index: 1, delta: { content: 'b' } },
+        { index: 0, delta: { content: 'a' } },
+      ],
+    }) + stream.end()
+  expect(sent).toContain('"text":"a"')
+  expect(sent).not.toContain('"text":"b"')
+})
+
 describe('the statuses of errors', () => {
   test.each([
     ['invalid_request', 'invalid_request_error'],

@@ -917,3 +917,11 @@ test('an error is the document of OpenAI, and silence is broken by a comment', (
   expect(responses.heartbeat).toBe(':\n\n')
   expect(responses.streamType).toBe('text/event-stream')
 })
+
+test('a stream that is longer than its last event can repeat ends with an error, before it fills the memory', () => {
+  const stream = responses.stream({ alias: 'a', body: {}, requestId: 'r', nowMs: 0 })
+  const chunk = { choices: [{ index: 0, delta: { content: 'x'.repeat(1_000_000) } }] }
+  expect(() => {
+    for (let count = 0; count < 20; count += 1) stream.chunk(chunk)
+  }).toThrow('longer than')
+})

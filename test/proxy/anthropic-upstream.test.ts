@@ -141,6 +141,23 @@ test('a refusal has the code that follows from its type', async () => {
   ])
 })
 
+test('what nests too deeply is refused, whoever sends it, and never an error of ours', async () => {
+  const deep = `${'['.repeat(60_000)}${']'.repeat(60_000)}`
+  upstream.answer((_request, connection) => connection.json(200, MESSAGE))
+  const call = { id: 'a', type: 'function', function: { name: 'f', arguments: `{"a":${deep}}` } }
+  const asked = await gateway.chat({
+    messages: [
+      { role: 'assistant', tool_calls: [call] },
+      { role: 'tool', tool_call_id: 'a', content: 'x' },
+    ],
+  })
+  expect(asked.status).toBeLessThan(500)
+  const text = JSON.stringify(MESSAGE).replace('{"city":"Riga"}', `{"a":${deep}}`)
+  upstream.answer((_request, connection) => connection.send(200, text, { 'content-type': 'application/json' }))
+  const answered = await gateway.chat()
+  expect([answered.status, await answered.json()]).toMatchObject([502, { error: { type: 'upstream_decode_error' } }])
+})
+
 test('a group of both dialects answers whoever is left', async () => {
   const openAi = await gateway.addProviderKey({ api_base: `${upstream.origin}/other/v1` })
   await gateway.addModel({ display_name: 'second', provider_key_id: openAi.id })

@@ -122,3 +122,58 @@ test('a group goes on from a server of Anthropic’s dialect to one of OpenAI’
   const got = await gateway.post('/v1/messages', BODY.replace(ALIAS, 'both'))
   expect(await got.json()).toMatchObject({ model: 'both', content: [{ type: 'text', text: 'from the other' }] })
 })
+
+test('an event whose type stands last, behind others of that name, is read as what it is', async () => {
+  const last = EVENTS.map(({ type, ...more }) => ({ ...more, type }))
+  upstream.answer((_request, connection) => connection.send(200, frames(last), { 'content-type': 'text/event-stream' }))
+  const got = await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)
+  expect(await got.text()).toBe(frames(last))
+  await gateway.idle()
+  expect(gateway.telemetry.records.at(-1)).toMatchObject({
+    promptTokens: 5,
+    completionTokens: 7,
+    status: 200,
+    isEstimated: false,
+  })
+})
+
+test('half an event is not relayed: the frame of the error would be part of it', async () => {
+  upstream.answer((_request, connection) =>
+    connection.send(200, `${frames(EVENTS.slice(0, 3))}event: content_block_delta\ndata: {"type":"cont`, {
+      'content-type': 'text/event-stream',
+    }),
+  )
+  const text = await (await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)).text()
+  expect(text.startsWith(`${frames(EVENTS.slice(0, 3))}event: error\ndata: {"type":"error",`)).toBe(true)
+})
+
+test('an error without a type is an error: a status before all else, one event later', async () => {
+  const error = `data: {"error":{"message":"bad thing"}}\n\ndata: [DONE]\n\n`
+  upstream.answer((_request, connection) => connection.send(200, error, { 'content-type': 'text/event-stream' }))
+  const first = await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)
+  expect([first.status, await first.json()]).toMatchObject([502, { error: { message: 'upstream reported an error: bad thing' } }])
+  upstream.answer((_request, connection) =>
+    connection.send(200, frames(EVENTS.slice(0, 4)) + error, { 'content-type': 'text/event-stream' }),
+  )
+  const text = await (await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)).text()
+  expect(text.match(/event: error/g)).toHaveLength(1)
+  expect(text).toContain('in-band stream error: bad thing')
+  expect(text).not.toContain('[DONE]')
+})
+
+test.each<[string, unknown]>([
+  ['an error', { type: 'error', error: { type: 'overloaded_error', message: 'busy' } }],
+  ['no object', [1]],
+])('a whole answer that is %s is none', async (_name, answer) => {
+  upstream.answer((_request, connection) => connection.json(200, answer))
+  const got = await gateway.post('/v1/messages', BODY)
+  expect([got.status, await got.json()]).toMatchObject([502, { type: 'error', error: { type: 'api_error' } }])
+})
+
+test('count_tokens is asked of the server itself, and told as it says', async () => {
+  upstream.answer((_request, connection) => connection.json(200, { input_tokens: 5, context_management: null }))
+  const got = await gateway.post('/v1/messages/count_tokens', BODY)
+  expect([await got.json(), got.headers.get('x-aisix-estimated')]).toEqual([{ input_tokens: 5, context_management: null }, null])
+  expect([upstream.last().path, upstream.last().header('x-api-key')]).toEqual(['/v1/messages/count_tokens', UPSTREAM_SECRET])
+  expect(upstream.last().text).toBe(BODY.replace(ALIAS, UPSTREAM_MODEL))
+})

@@ -1,5 +1,6 @@
 import type { Dialect } from '../../dialects/dialect.ts'
 import { messages } from '../../dialects/messages.ts'
+import { nativeRelay } from './messages.ts'
 import { translatedEndpoint } from './translated.ts'
 
 /** What of a chat request its tokens are counted of. source: vLLM, "Tokenizer API": the chat form of `/tokenize` */
@@ -13,7 +14,12 @@ const dialect: Dialect = {
 
 /** Source: Anthropic API reference, "Count tokens in a message"; contract proxy-03 §5. */
 export const countTokens = {
-  ...translatedEndpoint({ name: 'count_tokens', path: '/v1/messages/count_tokens', dialect }),
+  ...translatedEndpoint({
+    name: 'count_tokens',
+    path: '/v1/messages/count_tokens',
+    dialect,
+    native: { ...nativeRelay, operation: 'count_tokens', renames: false },
+  }),
   operation: 'tokenize' as const,
   alwaysSendsStream: false,
   noun: 'counting tokens',
