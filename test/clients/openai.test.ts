@@ -305,3 +305,46 @@ test('a client that aborts before the answer closes the upstream connection', as
   expect(error).toBeInstanceOf(OpenAI.APIUserAbortError)
   await upstream.whenCut(before + 1)
 })
+
+test('an agent of six turns with two calls each, streamed, gives the upstream every call with its result', async () => {
+  const TURNS = 6
+  const choice = (delta: Record<string, unknown>, finish_reason: string | null = null) =>
+    chatChunk({}, { choices: [{ index: 0, delta, finish_reason }] })
+  upstream.answer((request, connection) => {
+    const { messages } = Object(request.json())
+    const turn = messages.filter(({ role }: { role: string }) => role === 'assistant').length
+    if (turn === TURNS) return connection.sse([choice({ role: 'assistant', content: 'done' }, 'stop')])
+    const begun = (index: number) =>
+      choice({
+        role: 'assistant',
+        tool_calls: [{ index, id: `call_${turn}_${index}`, type: 'function', function: { name: 'weather', arguments: '' } }],
+      })
+    const piece = (index: number, args: string) => choice({ tool_calls: [{ index, function: { arguments: args } }] })
+    return connection.sse([begun(0), begun(1), piece(1, '{"city":"c1"}'), piece(0, '{"city":"c0"}'), choice({}, 'tool_calls')])
+  })
+  const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 'How is the weather?' }]
+  const tools = [{ type: 'function' as const, function: { name: 'weather', parameters: { type: 'object', properties: {} } } }]
+  let text: string | null = null
+  for (;;) {
+    const completion = await client.chat.completions.stream({ model: ALIAS, messages, tools }).finalChatCompletion()
+    const message = completion.choices[0]?.message
+    const calls = (message?.tool_calls ?? []).filter(({ type }) => type === 'function')
+    text = message?.content ?? null
+    if (calls.length === 0) break
+    messages.push({ role: 'assistant', content: null, tool_calls: calls })
+    for (const { id } of calls) messages.push({ role: 'tool', tool_call_id: id, content: `sunny ${id}` })
+  }
+  expect(text).toBe('done')
+  const expected = Array.from({ length: TURNS }, (_, turn) => [
+    {
+      role: 'assistant',
+      tool_calls: [
+        { id: `call_${turn}_0`, function: { name: 'weather', arguments: '{"city":"c0"}' } },
+        { id: `call_${turn}_1`, function: { name: 'weather', arguments: '{"city":"c1"}' } },
+      ],
+    },
+    { role: 'tool', tool_call_id: `call_${turn}_0`, content: `sunny call_${turn}_0` },
+    { role: 'tool', tool_call_id: `call_${turn}_1`, content: `sunny call_${turn}_1` },
+  ]).flat()
+  expect(Object(upstream.last().json()).messages.slice(1)).toMatchObject(expected)
+})
