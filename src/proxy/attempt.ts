@@ -22,6 +22,7 @@ import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
 import type { Endpoint, NativeRelay, TokenCount } from './endpoints/endpoint.ts'
+import { PulledStream } from './pulled-stream.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
 import { noteOllama, RelayedLines } from './relayed-lines.ts'
@@ -266,8 +267,8 @@ async function openNative(
   const framer = framerOf(input)
   const stream =
     shape === 'lines'
-      ? new RelayedLines(reader, exchange, open, silenceMs, input.question.model, framer)
-      : new RelayedStream(reader, shape.stream(exchange), open, silenceMs, framer)
+      ? new RelayedLines(reader, open, silenceMs, framer, exchange, input.question.model)
+      : new RelayedStream(reader, open, silenceMs, framer, shape.stream(exchange))
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
   exchange.member?.measured(record.firstEventMs)
@@ -602,12 +603,8 @@ async function openStream(
  * An upstream's stream, rewritten. `read` gives binary text to send, until `isDone`.
  * Ends: `[DONE]`, or a clean end of the body; anything else throws.
  */
-export class UpstreamStream implements AnswerStream {
+class UpstreamStream extends PulledStream {
   private readonly events = new SseReader()
-  private ready = ''
-  /** Why the stream ended badly, told once everything before it is delivered. */
-  private failure: GatewayError | undefined
-  isDone = false
   /** Where the upstream speaks another dialect than chat. */
   private readonly chunks: ChunkTranslator | undefined
   private readonly onData = (data: string, isTerminated = true) => {
@@ -618,13 +615,14 @@ export class UpstreamStream implements AnswerStream {
   }
 
   constructor(
-    private readonly reader: Reader,
+    reader: Reader,
     private readonly rewriter: ChunkRewriter,
-    private readonly open: OpenAttempt,
+    open: OpenAttempt,
     private readonly target: Target,
     private readonly input: AttemptInput,
-    readonly framer: Framer,
+    framer: Framer,
   ) {
+    super(reader, open, target.streamTimeoutMs, framer)
     this.chunks = target.upstream.adapter.chat?.chunks(input.now())
   }
 
@@ -645,59 +643,21 @@ export class UpstreamStream implements AnswerStream {
     if (chunks.isDone) this.rewriter.rewrite(DONE)
   }
 
-  /** Reads until there is something to send, which the next `read` gives. */
-  async readFirst(): Promise<void> {
-    while (this.ready === '' && !this.isDone) this.ready = await this.read()
+  override async readFirst(): Promise<void> {
+    await super.readFirst()
     if (this.rewriter.events === 0 && !this.rewriter.isDone) {
       throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
     }
   }
 
-  /**
-   * What to send next, '' when a piece held nothing for the caller. Every token passes here: plain promises with functions
-   * that are there already, since an async function leaves several objects behind for each call.
-   */
-  read(): Promise<string> {
-    if (this.ready !== '') return Promise.resolve(this.take())
-    if (this.failure) return Promise.reject(this.failure)
-    this.open.arm(this.target.streamTimeoutMs)
-    return this.reader.read().then(this.onPiece, this.onBroken)
-  }
-
-  private take(): string {
-    const text = this.ready
-    this.ready = ''
-    return text
-  }
-
-  // The silence that counts is the upstream's, not the time that the caller takes to read: the deadline rests between reads.
-  private readonly onPiece = (piece: Piece): string => {
-    this.open.disarm()
-    this.accept(piece)
-    return this.take()
-  }
-
-  private readonly onBroken = (error: unknown): never => {
-    this.open.disarm()
-    throw this.open.explain(error)
-  }
-
-  private accept(piece: Piece): void {
-    try {
-      if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
-      if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
-    } catch (error) {
-      this.failure = this.open.explain(error)
-      if (this.ready === '') throw this.failure
-      return
-    }
+  protected accept(piece: Piece): void {
+    if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
+    if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
     if (piece.done && this.chunks && !this.rewriter.isDone) {
-      // What came before the cut is delivered first.
-      this.failure =
+      throw (
         this.open.reason ??
         new GatewayError('stream_aborted', 'upstream ended the stream before its last event', { retry: 'yes' })
-      if (this.ready === '') throw this.failure
-      return
+      )
     }
     if (piece.done && !this.rewriter.isDone) {
       // A body that ends while we end it ourselves is no clean end.
@@ -723,16 +683,5 @@ export class UpstreamStream implements AnswerStream {
     next()
       .catch(() => {})
       .finally(() => clearTimeout(timer))
-  }
-
-  /** The caller left, or an error frame has ended the answer: the upstream's connection closes now. */
-  abort(reason: GatewayError): void {
-    this.open.abort(reason)
-    this.reader.cancel().catch(() => {})
-  }
-
-  /** The stream is over: the caller's leaving means nothing any more. */
-  release(): void {
-    this.open.release()
   }
 }

@@ -1,9 +1,10 @@
 import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
 import {
+  binaryToUtf8,
   JsonDepthError,
   JsonSyntaxError,
-  parseBinary,
+  parseBounded,
   readMembers,
   setMember,
   stringifyBinary,
@@ -11,78 +12,52 @@ import {
   writeMembers,
 } from '../wire/members.ts'
 import { EVENT_BYTES_MAX } from '../wire/sse.ts'
-import type { AnswerStream, Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
+import type { Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
+import { PulledStream } from './pulled-stream.ts'
 import { cutMessage } from './rewrite-answer.ts'
 
 /**
  * A stream of Ollama's own, line by line, with the caller's alias in `model` and all else as it was sent.
  * Source: Ollama, docs/api.md: a JSON object a line, the last one with `done: true`.
  */
-export class RelayedLines implements AnswerStream {
+export class RelayedLines extends PulledStream {
   private rest = ''
-  private ready = ''
-  private failure: GatewayError | undefined
   private lines = 0
   private isComplete = false
-  isDone = false
   private readonly rawAlias: string
 
   constructor(
-    private readonly reader: Reader,
+    reader: Reader,
+    open: OpenAttempt,
+    silenceMs: number,
+    framer: Framer,
     private readonly exchange: Exchange,
-    private readonly open: OpenAttempt,
-    private readonly silenceMs: number,
     alias: string,
-    readonly framer: Framer,
   ) {
+    super(reader, open, silenceMs, framer)
     this.rawAlias = stringifyBinary(alias)
   }
 
-  /** Reads until the first line is whole. throws: what it says, or that none came */
-  async readFirst(): Promise<void> {
-    while (this.ready === '' && !this.isDone) this.ready = await this.read()
-  }
-
-  read(): Promise<string> {
-    if (this.ready !== '') return Promise.resolve(this.take())
-    if (this.failure) return Promise.reject(this.failure)
-    this.open.arm(this.silenceMs)
-    return this.reader.read().then(this.onPiece, this.onBroken)
-  }
-
-  private take(): string {
-    const text = this.ready
-    this.ready = ''
-    return text
-  }
-
-  private readonly onPiece = ({ done, value }: Piece): string => {
-    this.open.disarm()
-    try {
-      if (value) this.push(toBinary(value))
-      if (done && this.rest.trim() !== '') this.line(this.rest)
-      if (done) this.isDone = this.isComplete
-      if (done && !this.isComplete) {
-        throw (
-          this.open.reason ??
-          new GatewayError('stream_aborted', 'upstream ended the stream before its last line', { retry: 'yes' })
-        )
-      }
-    } catch (error) {
-      this.failure = this.open.explain(error)
-      if (this.ready === '') throw this.failure
+  protected accept({ done, value }: Piece): void {
+    if (value) this.push(toBinary(value))
+    if (!done) return
+    if (this.rest.trim() !== '') this.line(this.rest)
+    if (!this.isComplete) {
+      throw (
+        this.open.reason ?? new GatewayError('stream_aborted', 'upstream ended the stream before its last line', { retry: 'yes' })
+      )
     }
-    return this.take()
-  }
-
-  private readonly onBroken = (error: unknown): never => {
-    this.open.disarm()
-    throw this.open.explain(error)
+    this.isDone = true
   }
 
   private push(text: string): void {
-    const parts = (this.rest + text).split('\n')
-    this.rest = parts.pop() ?? ''
+    const parts = text.split('\n')
+    const last = parts.pop() ?? ''
+    if (parts.length === 0) this.rest += last
+    else {
+      parts[0] = this.rest + (parts[0] ?? '')
+      this.rest = last
+    }
     if (this.rest.length > EVENT_BYTES_MAX) {
       throw new GatewayError('upstream_decode_error', `upstream sent a line of more than ${EVENT_BYTES_MAX} bytes`)
     }
@@ -92,7 +67,7 @@ export class RelayedLines implements AnswerStream {
   private line(text: string): void {
     let document: unknown
     try {
-      document = parseBinary(text)
+      document = parseBounded(binaryToUtf8(text))
       const members = readMembers(text.trim())
       const error = member(document, 'error')
       if (typeof error === 'string') throw this.told(error)
@@ -123,15 +98,6 @@ export class RelayedLines implements AnswerStream {
       recorded: withoutWords(said, undefined),
       retry: this.lines === 0 ? 'yes' : 'no',
     })
-  }
-
-  abort(reason: GatewayError): void {
-    this.open.abort(reason)
-    this.reader.cancel().catch(() => {})
-  }
-
-  release(): void {
-    this.open.release()
   }
 }
 
