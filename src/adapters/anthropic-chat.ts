@@ -4,8 +4,10 @@
  * contract proxy-04 §3 and §8, and README "Where we go further": streamed tool use and thinking are kept, images are kept,
  * `stop` is translated.
  */
+
 import { type GatewayError, invalidRequest } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
+import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
 import type { ChunkTranslator, Json, UpstreamError } from './adapter.ts'
 
@@ -401,13 +403,6 @@ function finishReason(stopReason: unknown): string {
 type Counted = { input: number; output: number; cacheCreation: number; cacheRead: number }
 
 const NOTHING_COUNTED: Counted = { input: 0, output: 0, cacheCreation: 0, cacheRead: 0 }
-
-/** No request comes near it; a counter above it is a mistake of its server, and one would spoil every sum for good. */
-const COUNT_MAX = 1_000_000_000
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 && value <= COUNT_MAX ? Math.round(value) : 0
-}
 
 /** The larger of each counter: streams tell their usage twice, and growing. */
 function raise(before: Counted, usage: unknown): Counted {

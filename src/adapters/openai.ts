@@ -1,4 +1,5 @@
 import type { Usage } from '../exchange.ts'
+import { countOf } from '../wire/count.ts'
 import type { Adapter, Operation, UpstreamError } from './adapter.ts'
 
 /** Endpoints that people paste into `api_base`; one is cut back to its root (proxy-04 §1). */
@@ -99,13 +100,6 @@ function readError(body: unknown): UpstreamError | undefined {
   if (typeof detail === 'string' && detail !== '') return { message: detail, code: undefined, param: undefined }
   if (Array.isArray(detail)) return { message: JSON.stringify(detail), code: undefined, param: undefined }
   return undefined
-}
-
-/** No request comes near it; a counter above it is a mistake of its server, and one would spoil every sum for good. */
-const COUNT_MAX = 1_000_000_000
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 && value <= COUNT_MAX ? Math.round(value) : 0
 }
 
 function readUsage(usage: unknown): Usage | undefined {

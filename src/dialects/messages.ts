@@ -2,7 +2,9 @@
  * Messages as Anthropic's clients speak them, over the chat shape.
  * Source: Anthropic API reference, "Messages", "Streaming messages", "Errors"; contract proxy-04 §4, proxy-01 §9.
  */
+
 import { type GatewayError, invalidRequest } from '../errors.ts'
+import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
@@ -337,10 +339,6 @@ function usageOf(usage: unknown): Json {
     output_tokens: countOf(completion_tokens),
     ...(cached > 0 ? { cache_read_input_tokens: cached } : {}),
   }
-}
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
 }
 
 /** 32 hexadecimal digits that belong to a request. */

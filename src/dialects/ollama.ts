@@ -2,8 +2,10 @@
  * Ollama's own API as its clients speak it, over the chat shape.
  * Source: github.com/ollama/ollama docs/api.md and api/types.go; npm `ollama` 0.6.4, src/interfaces.ts.
  */
+
 import { createHash } from 'node:crypto'
 import { GatewayError, invalidRequest } from '../errors.ts'
+import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
@@ -376,10 +378,6 @@ function endOf(finishReason: unknown, usage: Json): Json {
     eval_count: countOf(usage.completion_tokens),
     eval_duration: 0,
   }
-}
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
 }
 
 function textOf(value: unknown): string {

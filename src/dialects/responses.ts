@@ -3,7 +3,9 @@
  * Nothing is stored: what refers to an earlier response is refused, because without it the model would answer another question.
  * source: OpenAI API reference, "Create a model response" and "Streaming events" of the Responses API
  */
+
 import { GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
+import { countOf } from '../wire/count.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 export const responses: Dialect = {
@@ -401,10 +403,6 @@ function usageOf(usage: unknown): Json | null {
     output_tokens_details: { reasoning_tokens: isObject(outputDetails) ? countOf(outputDetails.reasoning_tokens) : 0 },
     total_tokens: typeof usage.total_tokens === 'number' ? usage.total_tokens : input + output,
   }
-}
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 ? Math.round(value) : 0
 }
 
 function textOf(value: unknown): string {

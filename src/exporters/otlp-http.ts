@@ -1,4 +1,5 @@
 /** Traces to a collector of OpenTelemetry. source: control-observability §5.1; OTLP 1.x, "OTLP/HTTP" */
+import { member } from '../lib/member.ts'
 import type { OtlpHttpExporter } from '../resources/observability-exporter.ts'
 import { VERSION } from '../version.ts'
 import type { Destination } from './destination.ts'
@@ -55,8 +56,4 @@ const REASONS: Readonly<Record<number, string>> = {
   405: 'check endpoint, whose path is /v1/traces in most collectors',
   413: 'the collector takes no bodies of this size; lower content_max_bytes',
   415: 'the collector does not take OTLP in JSON; choose a receiver that does',
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }

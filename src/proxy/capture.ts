@@ -1,3 +1,4 @@
+import { member } from '../lib/member.ts'
 import { parseBinary, skipString } from '../wire/members.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
@@ -40,8 +41,4 @@ export function deltaAt(data: string, quote: number): string {
 
 function first(value: unknown): unknown {
   return Array.isArray(value) ? value[0] : undefined
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }

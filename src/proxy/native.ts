@@ -1,6 +1,8 @@
 import { readMessagesUsage } from '../adapters/anthropic-chat.ts'
 import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
+import { member } from '../lib/member.ts'
+import { countOf } from '../wire/count.ts'
 import { binaryToUtf8, parseBounded } from '../wire/members.ts'
 import { cutMessage } from './rewrite-answer.ts'
 
@@ -159,13 +161,4 @@ function responsesUsage(usage: unknown): Usage | undefined {
     reasoningTokens: countOf(member(member(usage, 'output_tokens_details'), 'reasoning_tokens')),
     isEstimated: false,
   }
-}
-
-/** As the adapters read counters: what no request can have is none. */
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 && value <= 1_000_000_000 ? Math.round(value) : 0
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }

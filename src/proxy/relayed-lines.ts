@@ -1,5 +1,7 @@
 import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
+import { member } from '../lib/member.ts'
+import { countOf } from '../wire/count.ts'
 import {
   binaryToUtf8,
   JsonDepthError,
@@ -118,12 +120,4 @@ function usageOf(document: unknown): Usage | undefined {
   if (promptTokens + completionTokens === 0) return undefined
   const totalTokens = promptTokens + completionTokens
   return { promptTokens, completionTokens, totalTokens, cachedTokens: 0, reasoningTokens: 0, isEstimated: false }
-}
-
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 && value <= 1_000_000_000 ? Math.round(value) : 0
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }

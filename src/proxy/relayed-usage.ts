@@ -1,4 +1,6 @@
 import type { Usage } from '../exchange.ts'
+import { member } from '../lib/member.ts'
+import { countOf } from '../wire/count.ts'
 
 /**
  * Tokens that an answer tells which nobody else looks into.
@@ -23,13 +25,4 @@ export function relayedUsage(body: Uint8Array): Usage | undefined {
   if (promptTokens + completionTokens === 0) return undefined
   const totalTokens = promptTokens + completionTokens
   return { promptTokens, completionTokens, totalTokens, cachedTokens: 0, reasoningTokens: 0, isEstimated: false }
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
-}
-
-/** As the adapters read counters: what no request can have is none. */
-function countOf(value: unknown): number {
-  return typeof value === 'number' && value > 0 && value <= 1_000_000_000 ? Math.round(value) : 0
 }

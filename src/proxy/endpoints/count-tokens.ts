@@ -1,5 +1,6 @@
 import type { Dialect } from '../../dialects/dialect.ts'
 import { messages } from '../../dialects/messages.ts'
+import { member } from '../../lib/member.ts'
 import { nativeRelay } from './messages.ts'
 import { translatedEndpoint } from './translated.ts'
 
@@ -33,8 +34,4 @@ export const countTokens = {
     },
     estimate: (text: string) => ({ input_tokens: Math.ceil(Buffer.byteLength(text) / 4) }),
   },
-}
-
-function member(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }
