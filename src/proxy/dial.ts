@@ -14,8 +14,11 @@ export type DialRequest = {
   /** Or what gives them, each time that the request is sent. */
   headers: Record<string, string> | (() => Headers)
   /** Left out: POST. */
-  method?: 'GET'
-  body?: string
+  method?: string
+  /** Text, or what gives the bytes anew each time that the request is sent. */
+  body?: string | (() => ReadableStream<Uint8Array>)
+  /** The body can be given once only: no pooled connection, which may be dead, is tried with it. */
+  isOneShot?: boolean
   isStream: boolean
   signal: AbortSignal
   /** Called when no connection can be had within the time for connecting: aborts `signal`. */
@@ -100,12 +103,13 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
       signal: request.signal,
       redirect: 'manual',
       decompress: true,
-      keepalive: !(request.isStream && origin.hangsUp),
+      keepalive: !(request.isOneShot || (request.isStream && origin.hangsUp)),
       proxy: proxy ?? false,
       timeout: false,
       verbose: false,
     }
-    if (request.body !== undefined) init.body = request.body
+    const { body } = request
+    if (body !== undefined) init.body = typeof body === 'string' ? body : body()
     if (request.tls) init.tls = request.tls
     let isOver = false
     const answered = (response: Response) => {
@@ -120,8 +124,10 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
       throw error
     }
     return fetch(request.url, init).then(answered, error => {
-      if (!BROKEN.has(errorCode(error)) || request.signal.aborted) return failed(error)
-      return fetch(request.url, { ...init, headers: headersOf(request), keepalive: false }).then(response => {
+      if (!BROKEN.has(errorCode(error)) || request.signal.aborted || request.isOneShot) return failed(error)
+      const again = { ...init, headers: headersOf(request), keepalive: false }
+      if (typeof body === 'function') again.body = body()
+      return fetch(request.url, again).then(response => {
         // The same request went well on a connection of its own: the pooled one was dead.
         origin.hangsUp = true
         return answered(response)
