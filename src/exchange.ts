@@ -53,6 +53,18 @@ export type Usage = {
   isEstimated: boolean
 }
 
+/** What is told of few requests, and of most there is nothing to tell. */
+export type Extra = {
+  /** The caller showed no key and acts as one that the operator named for it. */
+  authType?: 'anonymous'
+  /** Name of the passthrough route. */
+  passthroughRoute?: string
+  /** The end user, as the program before us names it. */
+  clientIdentity?: string
+  /** Length of what was transcribed, where an answer is billed by it. */
+  audioSeconds?: number
+}
+
 /** What one try at one target came to. */
 export type Attempt = {
   index: number
@@ -145,6 +157,7 @@ export class Exchange {
   /** When the head of the answer went out, and the first thing that its caller could use. `clock.monotonic()` */
   headAt: number | undefined
   firstByteAt: number | undefined
+  extra: Extra | undefined
   /** Texts, where an exporter wants them. */
   capture: Capture | undefined
   settledAt: number | undefined
