@@ -29,6 +29,8 @@ export const ERRORS = {
   provider_unavailable: { status: 503, type: 'provider_unavailable' },
   invalid_upstream_config: { status: 400, type: 'invalid_request_error' },
   invalid_upstream_credentials: { status: 401, type: 'authentication_error' },
+  /** The disk that uploads pass over is full or gone. */
+  upload_unavailable: { status: 503, type: 'upload_unavailable' },
   upstream_error: { status: 502, type: 'upstream_error' },
   upstream_decode_error: { status: 502, type: 'upstream_decode_error' },
   upstream_in_band_error: { status: 502, type: 'upstream_in_band_error' },

@@ -158,6 +158,8 @@ export class Exchange {
   headAt: number | undefined
   firstByteAt: number | undefined
   extra: Extra | undefined
+  /** What was uploaded, and is kept while it may have to be sent. */
+  spool: { close(): void } | undefined
   /** Texts, where an exporter wants them. */
   capture: Capture | undefined
   settledAt: number | undefined

@@ -14,6 +14,7 @@ export type UpstreamRequest = {
   header(name: string): string | undefined
   /** The body as UTF-8 text. */
   text: string
+  bytes: Uint8Array
   json(): unknown
   /** 1 for the first connection that the upstream took. */
   connection: number
@@ -337,7 +338,7 @@ function parseRequest(received: Buffer): Parsed | undefined {
   }
   const text = body.toString('utf8')
   return {
-    request: { method, path, headers, header, text, json: () => JSON.parse(text) },
+    request: { method, path, headers, header, text, bytes: Uint8Array.from(body), json: () => JSON.parse(text) },
     rest: Buffer.from(received.subarray(end)),
   }
 }

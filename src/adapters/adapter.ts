@@ -9,7 +9,18 @@ export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation 
 export type NativeOperation = 'messages' | 'count_tokens' | 'responses' | 'ollama_chat' | 'ollama_generate'
 
 /** What is asked and answered byte for byte, but for the name of the model. */
-export type RelayedOperation = 'rerank' | 'score' | 'classify' | 'pooling' | 'tokenize' | 'detokenize' | 'images' | 'speech'
+export type RelayedOperation =
+  | 'rerank'
+  | 'score'
+  | 'classify'
+  | 'pooling'
+  | 'tokenize'
+  | 'detokenize'
+  | 'images'
+  | 'image_edits'
+  | 'speech'
+  | 'transcriptions'
+  | 'translations'
 
 /** What an upstream said is wrong, in the envelope's terms; members it did not send are undefined. */
 export type UpstreamError = { message: string; code: string | undefined; param: string | undefined }

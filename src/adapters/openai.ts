@@ -48,7 +48,10 @@ export const openai: Adapter = {
     tokenize: '/tokenize',
     detokenize: '/detokenize',
     images: '/images/generations',
+    image_edits: '/images/edits',
     speech: '/audio/speech',
+    transcriptions: '/audio/transcriptions',
+    translations: '/audio/translations',
   },
   baseOf,
   error: readError,
@@ -62,7 +65,10 @@ const AT_THE_ROOT: ReadonlySet<Operation> = new Set([
 ])
 
 /** What is relayed raw, where a base without any path means `/v1`. */
-const BELOW_V1: ReadonlySet<Operation> = new Set(['rerank', 'responses', 'speech'])
+const BELOW_V1: ReadonlySet<Operation> = new Set([
+  ...(['rerank', 'responses', 'image_edits'] as const),
+  ...(['speech', 'transcriptions', 'translations'] as const),
+])
 
 /** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */
 function baseOf(operation: Operation, base: string): string {

@@ -158,6 +158,18 @@ const proxy = z
       .min(0)
       .default(0)
       .describe('Largest request body; over it the answer is 413. 0: no limit, which lets one caller fill the memory.'),
+    upload_limit_bytes: z
+      .int()
+      .min(0)
+      .optional()
+      .describe(
+        'Largest form (audio, images, files); forms are kept on the disk, not in memory. 0: no limit. Left out: `request_body_limit_bytes`.',
+      ),
+    upload_dir: text()
+      .optional()
+      .describe(
+        "Folder in which forms are kept while they are under way; its disk needs room for all of them at once. Left out: the system's folder for temporary files (`TMPDIR`, `/tmp`).",
+      ),
     tls: listenerTls('callers').optional(),
     real_ip: z
       .strictObject({

@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os'
 import { Hono } from 'hono'
 import { GatewayError } from '../errors.ts'
 import { Exchange } from '../exchange.ts'
@@ -48,6 +49,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       monotonic: clock.monotonic,
     }),
     bodyBytesMax: config.proxy.request_body_limit_bytes || Number.POSITIVE_INFINITY,
+    uploadBytesMax: (config.proxy.upload_limit_bytes ?? config.proxy.request_body_limit_bytes) || Number.POSITIVE_INFINITY,
+    uploadFolder: config.proxy.upload_dir ?? tmpdir(),
     drainWarnings: new Map(),
   }
   const modelChecker = createModelChecker({ ...gateway, upstreamOf: router.upstreamOf, dial: proxy.dial })
@@ -88,7 +91,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       if (length === undefined && entered.headers.has('content-length')) {
         throw new GatewayError('conflicting_lengths', 'conflicting Content-Length headers')
       }
-      if (length !== undefined && length > proxy.bodyBytesMax) return refuseLarge(proxy, exchange, entered, length)
+      const bytesMax = known?.form ? proxy.uploadBytesMax : proxy.bodyBytesMax
+      if (length !== undefined && length > bytesMax) return refuseLarge(proxy, exchange, entered, length, bytesMax)
       // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
       const endpoint = entered.method === 'POST' ? known : undefined
       if (!endpoint && entered.method === 'HEAD') return headOf(routes, entered, { exchange, server })
@@ -191,14 +195,20 @@ function createRequestId(names: readonly string[]): (headers: Headers) => string
 }
 
 /** A declared length over the cap is refused before anybody is asked for a key; the body is read and dropped first. */
-async function refuseLarge(proxy: ProxyState, exchange: Exchange, request: Request, declared: number): Promise<Response> {
-  const { gateway, bodyBytesMax } = proxy
+async function refuseLarge(
+  proxy: ProxyState,
+  exchange: Exchange,
+  request: Request,
+  declared: number,
+  bytesMax: number,
+): Promise<Response> {
+  const { gateway } = proxy
   exchange.handler = ENDPOINTS.find(({ path }) => path === exchange.path)?.name
   const drained = await drain(request)
   gateway.metrics.bodyRefused(exchange.endpoint, drained.outcome)
   const fields = {
     declared_content_length: declared,
-    configured_limit_bytes: bodyBytesMax,
+    configured_limit_bytes: bytesMax,
     drained_bytes: drained.bytes,
     drain_outcome: drained.outcome,
     endpoint: exchange.path,
@@ -207,7 +217,7 @@ async function refuseLarge(proxy: ProxyState, exchange: Exchange, request: Reque
   const log = gateway.log.as('proxy')
   if (drained.outcome === 'completed') log.info('request body over the limit', fields)
   else if (isTimeToWarn(proxy, drained.outcome)) log.warn('request body over the limit', fields)
-  return replyError(gateway, exchange, tooLarge(bodyBytesMax))
+  return replyError(gateway, exchange, tooLarge(bytesMax))
 }
 
 /** At most one warning a second for each way in which reading the rest of a body can fail. source: proxy-09 §4 */

@@ -27,10 +27,11 @@ import type { Question } from './question.ts'
 import { isJson } from './read.ts'
 import { noteOllama, RelayedLines } from './relayed-lines.ts'
 import { RelayedStream } from './relayed-stream.ts'
-import { relayedUsage } from './relayed-usage.ts'
+import { noteSeconds, relayedUsage } from './relayed-usage.ts'
 import { cutMessage, errorInside, rewriteAnswer, undecodable, upstreamWords } from './rewrite-answer.ts'
 import { ChunkRewriter, DONE } from './rewrite-chunks.ts'
 import type { Target } from './route.ts'
+import { encodeUpload, type OutboundForm, type Upload } from './upload.ts'
 import { addTemplated } from './upstream.ts'
 
 /** A larger answer is not held: it is relayed as it is (spec/README, row 2). */
@@ -179,8 +180,14 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
       }
       throw error
     }
-    if (native && question.isStream) return await openNative(native, input, target, response, open, record)
-    if (question.isStream) return await openStream(input, target, response, open, record)
+    if (native && question.isStream) return await openNative(native.shape, input, target, response, open, record)
+    const { events } = endpoint.relay ?? {}
+    if (events && mediaType(response) === 'text/event-stream') {
+      return await openNative(events, input, target, response, open, record)
+    }
+    // It was asked for a stream, and has none.
+    if (endpoint.relay) exchange.isStream = false
+    if (question.isStream && !endpoint.relay) return await openStream(input, target, response, open, record)
     const declared = response.headers.get('content-length')
     // The usual answer is short and says so: it is read in one go. The length of a compressed one says nothing.
     const isShort = declared !== null && Number(declared) <= AT_ONCE_BYTES_MAX && !response.headers.has('content-encoding')
@@ -249,7 +256,7 @@ function nativeAnswer(
 
 /** A stream in the dialect that both sides speak. */
 async function openNative(
-  { shape }: NativeRelay,
+  shape: NativeRelay['shape'],
   input: AttemptInput,
   target: Target,
   response: Response,
@@ -307,8 +314,10 @@ async function relayed(
   record: Attempt,
   native: NativeRelay | undefined,
 ): Promise<Answer> {
-  const head = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
+  const head: Record<string, string> = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
   if (endpoint.relay?.isStreamed) {
+    const declared = response.headers.get('content-length')
+    if (declared !== null && !response.headers.has('content-encoding')) head['content-length'] = declared
     const reader = response.body?.getReader()
     if (reader) {
       record.firstEventMs = monotonic() - record.startedAt
@@ -325,9 +334,33 @@ async function relayed(
   open.release()
   exchange.member?.measured(monotonic() - record.startedAt)
   if (native) return { kind: 'whole', body: nativeAnswer(native, body, exchange, target.upstreamModel, question.model), head }
-  const mayTell = exchange.isCounted && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'])
-  if (mayTell) exchange.usage = relayedUsage(body)
+  const mayTell = endpoint.relay?.usage !== 'none' && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'] ?? null)
+  if (mayTell) noteTold(exchange, body)
+  if (endpoint.form?.isRecording && question.upload && !exchange.usage && exchange.extra?.audioSeconds === undefined) {
+    await noteRecording(exchange, question.upload)
+  }
   return { kind: 'whole', body, head }
+}
+
+/** What an answer that is relayed says of its usage. */
+function noteTold(exchange: Exchange, body: Uint8Array): void {
+  let document: unknown
+  try {
+    document = JSON.parse(decoder.decode(body))
+  } catch {
+    // It is relayed as it is: what it may say, its caller is told.
+    return
+  }
+  exchange.usage = relayedUsage(document)
+  noteSeconds(exchange, document)
+}
+
+/** How long a recording is, where its server tells neither that nor tokens. */
+async function noteRecording(exchange: Exchange, upload: Upload): Promise<void> {
+  // Loaded when the first server leaves it to us, since most do not.
+  const { recordedSeconds } = await import('./recording.ts')
+  const audioSeconds = await recordedSeconds(upload)
+  if (audioSeconds !== undefined) exchange.extra = { ...exchange.extra, audioSeconds }
 }
 
 /** The answer in the caller's dialect. in: the text of a chat answer */
@@ -389,14 +422,15 @@ function send(
 ): Promise<Response> {
   const { question, dial } = input
   const { upstream } = target
+  const body = bodyFor(input, target, asksUsage, native !== undefined)
   return dial({
     url,
     origin: upstream.origin,
     hostname: upstream.hostname,
     port: upstream.port,
     tls: upstream.tls,
-    headers: outboundHeaders(input, target, native),
-    body: bodyFor(input, target, asksUsage, native !== undefined),
+    headers: outboundHeaders(input, target, native, typeof body === 'string' ? undefined : body),
+    body: typeof body === 'string' ? body : () => body.stream(),
     isStream: question.isStream,
     signal: open.signal,
     onUnreachable: error => open.abort(error),
@@ -404,8 +438,14 @@ function send(
 }
 
 /** What is sent: the caller's own body to a target that speaks its dialect, else the chat request that it stands for. */
-function bodyFor({ endpoint, question }: AttemptInput, target: Target, asksUsage: boolean, isNative: boolean): string {
+function bodyFor(
+  { endpoint, question }: AttemptInput,
+  target: Target,
+  asksUsage: boolean,
+  isNative: boolean,
+): string | OutboundForm {
   const { upstream, upstreamModel } = target
+  if (question.upload) return encodeUpload(question.upload, upstreamModel, upstream.overrides)
   if (isNative)
     return encodeQuestion({ ...endpoint, alwaysSendsStream: false }, question, upstreamModel, upstream.overrides, false)
   const chat = question.translate?.() ?? question
@@ -418,10 +458,11 @@ function outboundHeaders(
   { exchange, question, callerHeaders, callerKey }: AttemptInput,
   target: Target,
   native: NativeRelay | undefined,
+  form: OutboundForm | undefined,
 ): Record<string, string> | (() => Headers) {
   const { upstream } = target
   const isMessages = native?.operation === 'messages' || native?.operation === 'count_tokens'
-  if (!isMessages && upstream.templates.length === 0 && !upstream.forwarded) {
+  if (!isMessages && !form && upstream.templates.length === 0 && !upstream.forwarded) {
     const ready = question.isStream ? upstream.ready.stream : upstream.ready.whole
     return () => {
       ready.set('x-aisix-request-id', exchange.requestId)
@@ -432,6 +473,10 @@ function outboundHeaders(
   if (isMessages) {
     delete headers.authorization
     Object.assign(headers, upstream.messagesHeaders)
+  }
+  if (form) {
+    headers['content-type'] = question.upload?.contentType ?? ''
+    headers['content-length'] = String(form.bytes)
   }
   if (question.isStream) headers.accept = 'text/event-stream'
   if (upstream.templates.length > 0) {

@@ -100,17 +100,22 @@ function applyOverrides(members: Member[], overrides: BodyOverrides): void {
     member.rawKey = JSON.stringify(to)
   }
   const temperature = findMember(members, 'temperature')
-  if (temperature && (overrides.temperatureMin !== undefined || overrides.temperatureMax !== undefined)) {
+  if (temperature) {
     const given: unknown = JSON.parse(temperature.rawValue)
     if (typeof given === 'number') {
-      const lowered = overrides.temperatureMax === undefined ? given : Math.min(given, overrides.temperatureMax)
-      const clamped = overrides.temperatureMin === undefined ? lowered : Math.max(lowered, overrides.temperatureMin)
-      if (clamped !== given) temperature.rawValue = String(clamped)
+      const allowed = allowedTemperature(given, overrides)
+      if (allowed !== given) temperature.rawValue = String(allowed)
     }
   }
   for (const [key, rawValue] of overrides.defaults) if (!findMember(members, key)) setMember(members, key, rawValue)
   const messages = overrides.flattensContent ? findMember(members, 'messages') : undefined
   if (messages) messages.rawValue = `[${readElements(messages.rawValue, 1).map(flattenContent).join(',')}]`
+}
+
+/** A temperature within the operator's bounds. */
+export function allowedTemperature(given: number, { temperatureMin, temperatureMax }: BodyOverrides): number {
+  const lowered = temperatureMax === undefined ? given : Math.min(given, temperatureMax)
+  return temperatureMin === undefined ? lowered : Math.max(lowered, temperatureMin)
 }
 
 /** A message whose content has text parts gets them as one string, for servers that take no arrays. */

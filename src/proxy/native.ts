@@ -4,6 +4,7 @@ import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
 import { member } from '../lib/member.ts'
 import { countOf } from '../wire/count.ts'
 import { binaryToUtf8, parseBounded } from '../wire/members.ts'
+import { noteSeconds, relayedUsage } from './relayed-usage.ts'
 import { cutMessage } from './rewrite-answer.ts'
 
 /** What is read of answers that are relayed in the dialect that caller and upstream share: how much was used, and how it ended. */
@@ -31,6 +32,10 @@ type Shape = {
   ends: readonly string[]
   /** Mark of events that carry text. */
   content: string
+  /** Some servers send chunks without a type and end them with `[DONE]`, as in chat. */
+  hasChunks?: boolean
+  /** What else is taken down of what is read. */
+  note?(exchange: Exchange, document: unknown): void
 }
 
 /** Source: Anthropic API reference, "Messages", "Streaming messages". */
@@ -66,8 +71,25 @@ export const nativeResponses: Native = nativeOf({
   content: '.delta',
 })
 
-function nativeOf({ read, telling, ends, content }: Shape): Native {
-  const note = (exchange: Exchange, { usage, id, model, finish }: Reading) => {
+/** Source: OpenAI API reference, "Audio", "Transcript text events"; vLLM, "Transcriptions API", for its chunks. */
+export const nativeTranscripts: Native = nativeOf({
+  read: document => ({
+    usage: relayedUsage(document),
+    id: member(document, 'id'),
+    model: member(document, 'model'),
+    finish: undefined,
+  }),
+  note: noteSeconds,
+  telling: ['transcript.text.done', 'error'],
+  ends: ['transcript.text.done'],
+  content: '.delta',
+  hasChunks: true,
+})
+
+function nativeOf({ read, note: noteMore, telling, ends, content, hasChunks = false }: Shape): Native {
+  const note = (exchange: Exchange, document: unknown) => {
+    noteMore?.(exchange, document)
+    const { usage, id, model, finish } = read(document)
     if (usage) exchange.usage = mergeUsage(exchange.usage, usage)
     if (typeof finish === 'string') exchange.finishReason = finish.slice(0, 64)
     const { attempt } = exchange
@@ -81,7 +103,7 @@ function nativeOf({ read, telling, ends, content }: Shape): Native {
       if (member(document, 'type') === 'error' || (member(document, 'object') !== 'response' && hasError(document))) {
         throw errorOf(document, true)
       }
-      note(exchange, read(document))
+      note(exchange, document)
     },
     stream(exchange) {
       const observer = { events: 0, isComplete: false, event }
@@ -97,10 +119,15 @@ function nativeOf({ read, telling, ends, content }: Shape): Native {
         const own = type ?? member(document, 'type')
         if (own === 'error' || (typeof own !== 'string' && hasError(document))) throw errorOf(document, observer.events === 0)
         observer.events += 1
-        if (typeof own !== 'string') return
+        if (typeof own !== 'string') {
+          if (!hasChunks) return
+          if (document === undefined) observer.isComplete = true
+          else note(exchange, document)
+          return
+        }
         if (own.includes(content)) exchange.contentEvents += 1
         if (!telling.includes(own)) return
-        note(exchange, read(document))
+        note(exchange, document)
         if (ends.includes(own)) observer.isComplete = true
       }
       return observer

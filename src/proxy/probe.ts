@@ -98,6 +98,7 @@ async function askCompletion(asking: Asking, { entry, check, upstream, providerK
     text,
     callerBody: undefined,
     translate: undefined,
+    upload: undefined,
     spans: scanMembers(text),
     model: alias,
     isStream: false,

@@ -1,5 +1,6 @@
 import type { Json } from '../dialects/dialect.ts'
 import type { Span } from '../wire/members.ts'
+import type { Upload } from './upload.ts'
 
 /** A caller's request, read: its text as it was sent, and the values that the gateway uses. */
 export type Question = {
@@ -21,4 +22,6 @@ export type Question = {
    * caller's dialect, since what is fine for one that does may have no translation. throws: invalid_request
    */
   translate: (() => Question) | undefined
+  /** The form that came in place of a JSON body. */
+  upload: Upload | undefined
 }

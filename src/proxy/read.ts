@@ -61,27 +61,51 @@ function readFailed(cause: unknown): GatewayError {
   return new GatewayError('request_read_failed', 'failed to read request body', { cause })
 }
 
-/** A large or chunked body, piece by piece: the time limit is for each piece, not for the whole. */
+/** A large or chunked body. */
 async function collect(request: Request, cap: number, stallMs: number): Promise<Uint8Array> {
-  const reader = request.body?.getReader()
-  if (!reader) return new Uint8Array()
   const pieces: Uint8Array[] = []
+  const length = await eachPiece(request, cap, stallMs, piece => void pieces.push(piece))
+  return Buffer.concat(pieces, length)
+}
+
+/**
+ * Hands on a body piece by piece; whoever sends it waits while a piece is being taken. The time limit is for each piece, not
+ * for the whole.
+ * returns: its length
+ * throws: as `readBody`, and what `take` throws
+ */
+export async function eachPiece(
+  request: Request,
+  cap: number,
+  stallMs: number = BODY_STALL_MS,
+  take: (piece: Uint8Array) => void | Promise<void>,
+): Promise<number> {
+  const reader = request.body?.getReader()
+  if (!reader) return 0
   let length = 0
-  for (;;) {
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const deadline = startDeadline(stallMs, { onDeadline: ms => reject(stalled(ms)) })
-    try {
-      const { done, value } = await Promise.race([reader.read(), late])
-      if (done) return Buffer.concat(pieces, length)
-      pieces.push(value)
+  try {
+    for (;;) {
+      const { done, value } = await readPiece(reader, stallMs)
+      if (done) return length
       length += value.byteLength
       if (length > cap) throw tooLarge(cap)
-    } catch (error) {
-      reader.cancel().catch(() => {})
-      throw error instanceof GatewayError ? error : readFailed(error)
-    } finally {
-      deadline.cancel()
+      await take(value)
     }
+  } catch (error) {
+    reader.cancel().catch(() => {})
+    throw error
+  }
+}
+
+async function readPiece(reader: Pick<ReadableStreamDefaultReader<Uint8Array>, 'read'>, stallMs: number) {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const deadline = startDeadline(stallMs, { onDeadline: ms => reject(stalled(ms)) })
+  try {
+    return await Promise.race([reader.read(), late])
+  } catch (error) {
+    throw error instanceof GatewayError ? error : readFailed(error)
+  } finally {
+    deadline.cancel()
   }
 }
 
@@ -99,18 +123,22 @@ function bodyText(bytes: Uint8Array): string {
   }
 }
 
+/** throws: unsupported_encoding */
+export function assertUnencoded(headers: Headers): void {
+  const encoding = headers.get('content-encoding')
+  if (encoding === null || encoding.trim().toLowerCase() === 'identity') return
+  throw new GatewayError(
+    'unsupported_encoding',
+    'request payload is invalid: `content-encoding` is not supported on requests; send the body uncompressed',
+  )
+}
+
 /**
  * Body → typed question. Order of checks: encoding, media type, bytes, JSON, shape.
  * throws: invalid_request, unsupported_encoding
  */
 export function readQuestion(endpoint: Endpoint, headers: Headers, bytes: Uint8Array): Question {
-  const encoding = headers.get('content-encoding')
-  if (encoding !== null && encoding.trim().toLowerCase() !== 'identity') {
-    throw new GatewayError(
-      'unsupported_encoding',
-      'request payload is invalid: `content-encoding` is not supported on requests; send the body uncompressed',
-    )
-  }
+  assertUnencoded(headers)
   if (!endpoint.takesAnyType && !isJson(headers.get('content-type')))
     throw invalidRequest(`${PARSE_FAILED}: content-type must be application/json`)
   return parseQuestion(endpoint, bytes)
@@ -148,6 +176,7 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
       includeUsage: true,
       hasStreamOptions: false,
       bytes: bytes.byteLength,
+      upload: undefined,
     }
   }
   return {
@@ -161,6 +190,7 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     bytes: bytes.byteLength,
     callerBody: undefined,
     translate: undefined,
+    upload: undefined,
   }
 }
 
@@ -179,6 +209,7 @@ function translated(dialect: Dialect, model: string, callerBody: Json, bytes: nu
     bytes,
     callerBody,
     translate: undefined,
+    upload: undefined,
   }
 }
 

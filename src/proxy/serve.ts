@@ -14,6 +14,7 @@ import { readBody, readQuestion } from './read.ts'
 import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
 import type { Route, Router } from './route.ts'
+import { readUpload } from './upload.ts'
 
 /** The gateway, and what the proxy made ready of its configuration at the start. */
 export type ProxyState = {
@@ -23,6 +24,9 @@ export type ProxyState = {
   identify: Identify
   dial: Dial
   bodyBytesMax: number
+  /** The same for forms, which are kept on the disk, in this folder. */
+  uploadBytesMax: number
+  uploadFolder: string
   /** `clock.monotonic()` of the latest warning that a refused body could not be read away, by how that ended. */
   drainWarnings: Map<string, number>
 }
@@ -32,11 +36,14 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const { gateway, router, admission, dial } = proxy
   const { clock, config } = gateway
   exchange.handler = endpoint.name
-  exchange.isCounted = endpoint.relay?.isCounted ?? endpoint.count === undefined
+  exchange.isCounted = endpoint.relay ? endpoint.relay.usage === 'estimated' : endpoint.count === undefined
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   gateway.exporters.sync(snapshot)
   const callerKey = proxy.identify(snapshot, request.headers, exchange)
-  const question = readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
+  const { form } = endpoint
+  const question = form
+    ? await readUpload(form, request, exchange, { cap: proxy.uploadBytesMax, folder: proxy.uploadFolder })
+    : readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
@@ -113,7 +120,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   }
   if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, framer, await answering)
 
-  const first = await firstOf(answering, heartbeatMsOf(gateway, endpoint))
+  // Whether a relayed answer is a stream, its upstream decides: nothing goes out before its head is there.
+  const first = await firstOf(answering, endpoint.relay ? 0 : heartbeatMsOf(gateway, endpoint))
   if (first) return toResponse(proxy, exchange, endpoint, caller, mark, framer, first)
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true

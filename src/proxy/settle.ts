@@ -14,6 +14,7 @@ export function settle(gateway: Gateway, exchange: Exchange): void {
   const settledAt = gateway.clock.monotonic()
   exchange.settledAt = settledAt
   gateway.lifecycle.inFlight.delete(exchange)
+  exchange.spool?.close()
   const { attempt } = exchange
   if (attempt) {
     if (exchange.isStream || exchange.hasAnswered) attempt.endedAt = settledAt

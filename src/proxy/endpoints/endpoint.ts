@@ -23,6 +23,8 @@ export type Endpoint = {
   native?: NativeRelay
   /** Where the answer goes out byte for byte, whatever it is. */
   relay?: Relay
+  /** Where the body is a form, not JSON. */
+  form?: Form
   /** Where the answer is a count of tokens, which the gateway estimates for servers that have no tokenizer. */
   count?: TokenCount
   schema: z.ZodType<EndpointQuestion>
@@ -56,9 +58,25 @@ export type NativeRelay = {
   renames: boolean
 }
 
+export type Form = {
+  /** `alias`: names the model, is required, and becomes the upstream's name. `route`: may name one, and is taken out. */
+  model: 'alias' | 'route'
+  /** One of these fields must be a file. */
+  files: readonly string[]
+  /** The file is a recording, which is told by its length where no tokens are. */
+  isRecording?: boolean
+  /** What `stream` does: `relayed` passes on an event stream, `refused` answers 400. */
+  stream: 'relayed' | 'refused'
+}
+
 export type Relay = {
-  /** Whether tokens are used up: what was not told is then estimated. */
-  isCounted: boolean
+  /**
+   * What the tokens are that it uses up: `none`, what the upstream has `told`, or where it told nothing an estimate, which
+   * files that are sent or made have none of.
+   */
+  usage: 'none' | 'told' | 'estimated'
+  /** What is read of answers that come as events. */
+  events?: Native
   /** The answer is passed on piece by piece: it is long, and useful from its first bytes. */
   isStreamed?: boolean
   /** Why a model with this label does not serve it. */
