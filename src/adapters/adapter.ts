@@ -3,7 +3,7 @@ import type { Usage } from '../exchange.ts'
 export type Json = Record<string, unknown>
 
 /** What an endpoint asks of an upstream. */
-export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation | RelayedOperation
+export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation | RelayedOperation | JobOperation
 
 /** What callers and upstreams of one dialect other than chat share: asked and answered without a translation. */
 export type NativeOperation = 'messages' | 'count_tokens' | 'responses' | 'ollama_chat' | 'ollama_generate'
@@ -21,6 +21,9 @@ export type RelayedOperation =
   | 'speech'
   | 'transcriptions'
   | 'translations'
+
+/** What a server keeps. */
+export type JobOperation = 'files' | 'batches' | 'fine_tuning'
 
 /** What an upstream said is wrong, in the envelope's terms; members it did not send are undefined. */
 export type UpstreamError = { message: string; code: string | undefined; param: string | undefined }

@@ -52,6 +52,9 @@ export const openai: Adapter = {
     speech: '/audio/speech',
     transcriptions: '/audio/transcriptions',
     translations: '/audio/translations',
+    files: '/files',
+    batches: '/batches',
+    fine_tuning: '/fine_tuning/jobs',
   },
   baseOf,
   error: readError,
@@ -67,7 +70,7 @@ const AT_THE_ROOT: ReadonlySet<Operation> = new Set([
 /** What is relayed raw, where a base without any path means `/v1`. */
 const BELOW_V1: ReadonlySet<Operation> = new Set([
   ...(['rerank', 'responses', 'image_edits'] as const),
-  ...(['speech', 'transcriptions', 'translations'] as const),
+  ...(['speech', 'transcriptions', 'translations', 'files', 'batches', 'fine_tuning'] as const),
 ])
 
 /** The second rule of proxy-04 §1: without any path `/v1` is meant; what engines serve at their root is looked for there. */

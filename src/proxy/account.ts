@@ -1,6 +1,6 @@
-import type { Attempt, Exchange, Labels } from '../exchange.ts'
+import { type Attempt, type Exchange, type Labels, openAttempt } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
-import { costPico } from '../pricing/price.ts'
+import { costPico, type Price } from '../pricing/price.ts'
 import { type RequestReport, TEXT_MAX, type UsageRecord } from '../telemetry/usage-record.ts'
 
 /**
@@ -28,6 +28,26 @@ export function account(gateway: Gateway, exchange: Exchange, settledAt: number)
     if (ledger.record(record)) metrics.recorded(record)
   }
   if (exporters.isActive && exporters.wants(exchange.requestId)) exporters.offer(reportOf(scope, records))
+}
+
+/**
+ * What was used where no request of ours passed, as the output of a batch tells it. It counts as no request: there was one
+ * already, which asked for the batch. in: who pays, the model and its usage
+ */
+export function accountLater(gateway: Gateway, exchange: Exchange, price: Price | undefined): void {
+  const { metrics, ledger, budgets, exporters, clock } = gateway
+  const { usage } = exchange
+  if (!usage) return
+  const cost = price ? costPico(price, usage.promptTokens, usage.completionTokens) : 0
+  const attempt = openAttempt(exchange, 'initial', price, exchange.startedAt)
+  attempt.status = exchange.status
+  attempt.endedAt = exchange.startedAt
+  metrics.usedLater(exchange, cost)
+  const scope: Scope = { exchange, settledAt: exchange.startedAt, now: clock.now(), cost, parent: undefined }
+  const record = recordOf(scope, attempt)
+  budgets.charge(record, undefined)
+  if (ledger.record(record)) metrics.recorded(record)
+  if (exporters.isActive && exporters.wants(exchange.requestId)) exporters.offer(reportOf(scope, [record]))
 }
 
 type Scope = { exchange: Exchange; settledAt: number; now: number; cost: number; parent: RequestReport['parent'] }

@@ -10,8 +10,10 @@ import { isUsableRequestId } from '../wire/headers.ts'
 import { createAdmission } from './admit.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
+import type { Endpoint } from './endpoints/endpoint.ts'
 import { ENDPOINTS } from './endpoints/index.ts'
 import { createIdentify } from './identify.ts'
+import { createBatchUsage } from './jobs/batch-usage.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
@@ -37,27 +39,30 @@ type Env = { Bindings: { exchange: Exchange; server: AddressSource | undefined }
 export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const { config, store, lifecycle, clock } = gateway
   const router = createRouter(config.upstream, tls, gateway.modelHealth, clock.now)
+  const dial = createDialer({
+    fetch: gateway.fetch,
+    proxy: config.upstream.proxy,
+    connectTimeoutMs: config.upstream.connect_timeout_ms,
+    monotonic: clock.monotonic,
+  })
+  const { request_body_limit_bytes: bodyLimit, upload_limit_bytes: uploadLimit, upload_dir: uploadFolder } = config.proxy
   const proxy: ProxyState = {
     gateway,
     router,
     identify: createIdentify(gateway),
     admission: createAdmission(gateway.limiter, gateway.remainingLimits),
-    dial: createDialer({
-      fetch: gateway.fetch,
-      proxy: config.upstream.proxy,
-      connectTimeoutMs: config.upstream.connect_timeout_ms,
-      monotonic: clock.monotonic,
-    }),
-    bodyBytesMax: config.proxy.request_body_limit_bytes || Number.POSITIVE_INFINITY,
-    uploadBytesMax: (config.proxy.upload_limit_bytes ?? config.proxy.request_body_limit_bytes) || Number.POSITIVE_INFINITY,
-    uploadFolder: config.proxy.upload_dir ?? tmpdir(),
+    dial,
+    bodyBytesMax: bodyLimit || Number.POSITIVE_INFINITY,
+    uploadBytesMax: (uploadLimit ?? bodyLimit) || Number.POSITIVE_INFINITY,
+    uploadFolder: uploadFolder ?? tmpdir(),
+    batches: createBatchUsage(gateway, router, dial),
     drainWarnings: new Map(),
   }
   const modelChecker = createModelChecker({ ...gateway, upstreamOf: router.upstreamOf, dial: proxy.dial })
   const clientIp = createClientIp(config.proxy.real_ip)
   const requestId = createRequestId(config.proxy.request_id.accept_headers)
   const cors = createCors(config.proxy.cors.allowed_origins)
-  const endpoints = new Map(ENDPOINTS.map(endpoint => [endpoint.path, endpoint]))
+  const endpoints = new Map(ENDPOINTS.filter(isPosted).map(endpoint => [endpoint.path, endpoint]))
   const routes = createRoutes(proxy)
 
   const handle = (request: Request, server: AddressSource | undefined): Response | Promise<Response> => {
@@ -116,7 +121,15 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   const { gateway } = proxy
   const app = new Hono<Env>({ strict: true })
   const methods = new Map<string, string>()
-  for (const endpoint of ENDPOINTS) methods.set(endpoint.path, 'POST')
+  for (const endpoint of ENDPOINTS) {
+    const { path, job } = endpoint
+    const method = job?.method ?? 'POST'
+    methods.set(
+      path,
+      [...new Set([...(methods.get(path)?.split(', ') ?? []), method, ...(method === 'GET' ? ['HEAD'] : [])])].join(', '),
+    )
+    if (!isPosted(endpoint)) app.on(method, path, c => serve(proxy, endpoint, c.req.raw, c.env.exchange))
+  }
   app.get('/v1/models', c => {
     const { snapshot } = gateway.store
     const caller = proxy.identify(snapshot, c.req.raw.headers, c.env.exchange)
@@ -147,6 +160,11 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return app
+}
+
+/** Endpoints that are found by their path alone; the others, of which there are few and whose paths hold ids, by the router. */
+function isPosted({ path, job }: Endpoint): boolean {
+  return !job || (job.method === 'POST' && !path.includes(':'))
 }
 
 /** The head of what GET answers, its length included. */

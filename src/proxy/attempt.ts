@@ -22,6 +22,7 @@ import { responseOf } from './capture.ts'
 import { type Dial, errorCode, transportError } from './dial.ts'
 import { encodeQuestion, fromUpstream, toUpstream } from './encode.ts'
 import type { Endpoint, NativeRelay, TokenCount } from './endpoints/endpoint.ts'
+import { encodeIds } from './jobs/ids.ts'
 import { PulledStream } from './pulled-stream.ts'
 import type { Question } from './question.ts'
 import { isJson } from './read.ts'
@@ -46,7 +47,7 @@ export type Reader = { read(): Promise<Piece>; cancel(): Promise<void> }
 /** What an upstream answered well. */
 export type Answer =
   /** `head`: what its head says besides the usual, or in place of it. */
-  | { kind: 'whole'; body: string | Uint8Array<ArrayBuffer>; head?: Record<string, string> }
+  | { kind: 'whole'; body: string | Uint8Array<ArrayBuffer>; head?: Record<string, string>; status?: number }
   /** Too large to hold: what was read, and the rest. */
   | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt; head?: Record<string, string> }
   | { kind: 'stream'; stream: AnswerStream }
@@ -143,7 +144,8 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const { endpoint, question, exchange, caller } = input
   const { upstream } = target
   const native = endpoint.native?.speaks(target.provider, upstream) ? endpoint.native : undefined
-  const url = upstream.urls[native?.operation ?? endpoint.operation]
+  const base = upstream.urls[native?.operation ?? endpoint.operation]
+  const url = base !== undefined && question.call ? base + question.call.suffix : base
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
   if (refusal !== undefined) throw invalidRequest(refusal)
   const count = native ? undefined : endpoint.count
@@ -333,6 +335,10 @@ async function relayed(
   }
   open.release()
   exchange.member?.measured(monotonic() - record.startedAt)
+  if (endpoint.job) {
+    const text = isJson(head['content-type'] ?? null) ? encodeIds(decoder.decode(body), question.model) : body
+    return { kind: 'whole', body: text, head, status: response.status }
+  }
   if (native) return { kind: 'whole', body: nativeAnswer(native, body, exchange, target.upstreamModel, question.model), head }
   const mayTell = endpoint.relay?.usage !== 'none' && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'] ?? null)
   if (mayTell) noteTold(exchange, body)
@@ -429,8 +435,9 @@ function send(
     hostname: upstream.hostname,
     port: upstream.port,
     tls: upstream.tls,
+    ...(question.call && { method: question.call.method, isOneShot: question.call.method !== 'GET' }),
     headers: outboundHeaders(input, target, native, typeof body === 'string' ? undefined : body),
-    body: typeof body === 'string' ? body : () => body.stream(),
+    ...(question.call?.hasBody === false ? {} : { body: typeof body === 'string' ? body : () => body.stream() }),
     isStream: question.isStream,
     signal: open.signal,
     onUnreachable: error => open.abort(error),
@@ -445,6 +452,8 @@ function bodyFor(
   isNative: boolean,
 ): string | OutboundForm {
   const { upstream, upstreamModel } = target
+  // What a server keeps has no model, and no members that operators change.
+  if (question.call) return question.upload ? encodeUpload(question.upload, undefined, undefined) : question.text
   if (question.upload) return encodeUpload(question.upload, upstreamModel, upstream.overrides)
   if (isNative)
     return encodeQuestion({ ...endpoint, alwaysSendsStream: false }, question, upstreamModel, upstream.overrides, false)

@@ -109,7 +109,7 @@ function recordUncalled(
  * in: what became of the first candidate, and how it failed
  */
 async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayError): Promise<Answer> {
-  const { route, exchange, caller, random, isCommitted, admission } = input
+  const { route, exchange, caller, random, isCommitted, admission, question } = input
   let index = 0
   let entered = first
   let failure = firstFailure
@@ -129,7 +129,8 @@ async function goOn(input: DispatchInput, first: Entered, firstFailure: GatewayE
     failure.wasRetried = calls > 1 && !isFull(failure)
     const isOver = caller.isGone || isCommitted()
     const hasNext = index + 1 < route.candidates.length
-    if (!isOver && target && tried <= retriesOf(input, member, hasNext) && mayRetry(failure, member, route)) {
+    const isRepeatable = !question.call || question.call.method === 'GET'
+    if (!isOver && isRepeatable && target && tried <= retriesOf(input, member, hasNext) && mayRetry(failure, member, route)) {
       logAttempt(input.log, 'info', exchange, failure, 'retry')
       await pause(backoffMs(tried, failure.retryAfterSecs, random), caller)
       tried += 1

@@ -176,7 +176,7 @@ function errorOf(document: unknown, isFirst: boolean): GatewayError {
   })
 }
 
-function responsesUsage(usage: unknown): Usage | undefined {
+export function responsesUsage(usage: unknown): Usage | undefined {
   if (typeof usage !== 'object' || usage === null) return undefined
   const promptTokens = countOf(member(usage, 'input_tokens'))
   const completionTokens = countOf(member(usage, 'output_tokens'))

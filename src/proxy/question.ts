@@ -2,6 +2,13 @@ import type { Json } from '../dialects/dialect.ts'
 import type { Span } from '../wire/members.ts'
 import type { Upload } from './upload.ts'
 
+export type Call = {
+  method: 'GET' | 'POST' | 'DELETE'
+  /** What follows the URL of the endpoint: segments of the path and the query. */
+  suffix: string
+  hasBody: boolean
+}
+
 /** A caller's request, read: its text as it was sent, and the values that the gateway uses. */
 export type Question = {
   /** The body as JSON text, and where its members stand in it. */
@@ -22,6 +29,8 @@ export type Question = {
    * caller's dialect, since what is fine for one that does may have no translation. throws: invalid_request
    */
   translate: (() => Question) | undefined
+  /** How it is sent, where that is no POST to the endpoint itself. */
+  call?: Call
   /** The form that came in place of a JSON body. */
   upload: Upload | undefined
 }

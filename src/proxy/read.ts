@@ -77,7 +77,7 @@ async function collect(request: Request, cap: number, stallMs: number): Promise<
 export async function eachPiece(
   request: Request,
   cap: number,
-  stallMs: number = BODY_STALL_MS,
+  stallMs: number,
   take: (piece: Uint8Array) => void | Promise<void>,
 ): Promise<number> {
   const reader = request.body?.getReader()
@@ -111,15 +111,19 @@ async function readPiece(reader: Pick<ReadableStreamDefaultReader<Uint8Array>, '
 
 const PARSE_FAILED = 'invalid JSON request body'
 
+export function invalidBody(why?: string): GatewayError {
+  return invalidRequest(why === undefined ? PARSE_FAILED : `${PARSE_FAILED}: ${why}`)
+}
+
 /** Fatal: bytes that are no UTF-8 are refused, not replaced. A byte order mark is stripped. */
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
-function bodyText(bytes: Uint8Array): string {
-  if (bytes.byteLength === 0) throw invalidRequest(`${PARSE_FAILED}: the body is empty`)
+export function bodyText(bytes: Uint8Array): string {
+  if (bytes.byteLength === 0) throw invalidBody('the body is empty')
   try {
     return decoder.decode(bytes)
   } catch {
-    throw invalidRequest(`${PARSE_FAILED}: not valid UTF-8`)
+    throw invalidBody('not valid UTF-8')
   }
 }
 

@@ -77,7 +77,8 @@ export function reply(
   mark: Mark,
   answer: Exclude<Answer, { kind: 'stream' }>,
 ): Response {
-  exchange.status = 200
+  const status = answer.kind === 'whole' ? (answer.status ?? 200) : 200
+  exchange.status = status
   // What is told of the limits is how they stand after this request, so it settles first.
   if (answer.kind === 'whole') settle(gateway, exchange)
   else {
@@ -88,7 +89,7 @@ export function reply(
     ? { ...answerHeaders(gateway, exchange, endpoint, mark, 'application/json'), ...answer.head }
     : wholeHeaders(gateway, exchange, endpoint, mark)
   const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, endpoint, answer)
-  return new Response(body, { headers })
+  return new Response(status === 204 ? null : body, { status, headers })
 }
 
 /** What was held, then the rest as it comes. The runtime asks for more only when the caller has taken what it has. */

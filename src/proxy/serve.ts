@@ -1,5 +1,7 @@
+import { invalidRequest } from '../errors.ts'
 import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
+import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
 import { type Answer, type AnswerStream, type Framer, framerOf } from './attempt.ts'
@@ -9,7 +11,10 @@ import type { Dial } from './dial.ts'
 import { type DispatchInput, dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import type { Identify } from './identify.ts'
+import type { BatchUsage } from './jobs/batch-usage.ts'
+import { readJob } from './jobs/read.ts'
 import { labelsOfModel, labelsOfUnresolved } from './labels.ts'
+import type { Question } from './question.ts'
 import { readBody, readQuestion } from './read.ts'
 import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
 import { findModel, resolve } from './resolve.ts'
@@ -27,6 +32,7 @@ export type ProxyState = {
   /** The same for forms, which are kept on the disk, in this folder. */
   uploadBytesMax: number
   uploadFolder: string
+  batches: BatchUsage
   /** `clock.monotonic()` of the latest warning that a refused body could not be read away, by how that ended. */
   drainWarnings: Map<string, number>
 }
@@ -40,10 +46,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   gateway.exporters.sync(snapshot)
   const callerKey = proxy.identify(snapshot, request.headers, exchange)
-  const { form } = endpoint
-  const question = form
-    ? await readUpload(form, request, exchange, { cap: proxy.uploadBytesMax, folder: proxy.uploadFolder })
-    : readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
+  const { job } = endpoint
+  const question = await questionOf(proxy, endpoint, request, exchange, snapshot, callerKey)
   exchange.requestedModel = question.model
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
@@ -52,6 +56,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   exchange.labels = found ? labelsOfModel(callerKey, found) : labelsOfUnresolved(callerKey)
   const model = resolve(found, callerKey, question.model, clientIp)
   if (model.kind === 'group') {
+    if (endpoint.isDirectOnly) throw invalidRequest('a group of models has none of its own: name one of its models')
     exchange.group = model.entry.value.display_name
     exchange.groupId = model.entry.id
   }
@@ -118,7 +123,14 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     if (warning !== undefined) headers['x-aisix-warning'] = warning
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
-  if (!question.isStream) return toResponse(proxy, exchange, endpoint, caller, mark, framer, await answering)
+  if (!question.isStream) {
+    const answer = await answering
+    if (job?.tellsBatch && answer.kind === 'whole' && typeof answer.body === 'string') {
+      const asker = { headers: request.headers, callerKey, clientIp }
+      proxy.batches.note({ text: answer.body, alias: question.model, snapshot, caller: callerKey, asker })
+    }
+    return toResponse(proxy, exchange, endpoint, caller, mark, framer, answer)
+  }
 
   // Whether a relayed answer is a stream, its upstream decides: nothing goes out before its head is there.
   const first = await firstOf(answering, endpoint.relay ? 0 : heartbeatMsOf(gateway, endpoint))
@@ -126,6 +138,21 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true
   return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf), framer)
+}
+
+/** What is asked: a form, something of what servers keep, or a body of JSON. */
+async function questionOf(
+  proxy: ProxyState,
+  endpoint: Endpoint,
+  request: Request,
+  exchange: Exchange,
+  snapshot: Snapshot,
+  callerKey: CallerKey,
+): Promise<Question> {
+  const { form, job } = endpoint
+  if (job) return await readJob(job, endpoint, request, exchange, snapshot, callerKey, proxy)
+  if (form) return await readUpload(form, request, exchange, proxy)
+  return readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
 }
 
 /** Whether the target that is tried first speaks the caller's own dialect. */

@@ -4,8 +4,11 @@ import { boundaryOf, type FormPart, MultipartError, MultipartScanner } from '../
 import { allowedTemperature, type BodyOverrides } from './encode.ts'
 import type { Form } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
-import { assertUnencoded, eachPiece } from './read.ts'
+import { assertUnencoded, BODY_STALL_MS, eachPiece } from './read.ts'
 import { Spool, type Stretch } from './spool.ts'
+
+/** Bytes that a form may have, and the folder for what is too long for the memory. */
+export type UploadLimits = { uploadBytesMax: number; uploadFolder: string }
 
 /** A form on its way: its bytes, and where the parts stand in them. */
 export type Upload = {
@@ -22,24 +25,23 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 /**
  * A form → typed question. It is read to its end before anybody is asked: where `model` stands behind the file nobody knows
  * sooner whom to ask, and another try needs the whole of it.
- * in: the folder for what is too long for the memory
  * throws: invalid_request, unsupported_encoding, upload_unavailable, and as `readBody`
  */
 export async function readUpload(
   form: Form,
   request: Request,
   exchange: Exchange,
-  { cap, stallMs, folder }: { cap: number; stallMs?: number; folder: string },
+  { uploadBytesMax, uploadFolder }: UploadLimits,
 ): Promise<Question> {
   assertUnencoded(request.headers)
   const contentType = request.headers.get('content-type') ?? ''
   const boundary = boundaryOf(contentType)
   if (boundary === undefined) throw invalidRequest(INVALID_FORM)
-  const spool = new Spool(folder)
+  const spool = new Spool(uploadFolder)
   exchange.spool = spool
   const scanner = new MultipartScanner(boundary)
   try {
-    await eachPiece(request, cap, stallMs, piece => {
+    await eachPiece(request, uploadBytesMax, BODY_STALL_MS, piece => {
       scanner.push(piece)
       return spool.append(piece)
     })

@@ -11,6 +11,8 @@ export type RequestMetrics = {
    * until the first event of its stream and in all
    */
   finished(exchange: Exchange, costPico: number, headMs: number, firstEventMs: number | undefined, totalMs: number): void
+  /** Tokens were used that no request of ours carried. in: picodollars */
+  usedLater(exchange: Exchange, costPico: number): void
   /** A health probe was answered. */
   probed(endpoint: EndpointLabels, status: number): void
   /** A record of usage was taken down. */
@@ -111,7 +113,7 @@ export function createRequestMetrics(registry: Registry, rules: readonly { patte
     }
   }
 
-  const countTokens = (exchange: Exchange, llm: LlmHandles, usage: Usage, costPico: number) => {
+  const countTokens = (exchange: Exchange, llm: Pick<LlmHandles, 'tokens'>, usage: Usage, costPico: number) => {
     const { labels, endpoint } = exchange
     if (!llm.tokens) {
       const names = usageLabels(labels, endpoint)
@@ -216,6 +218,10 @@ export function createRequestMetrics(registry: Registry, rules: readonly { patte
       }
       if (usage) countTokens(exchange, llm, usage, costPico)
       countAttempts(exchange)
+    },
+
+    usedLater(exchange, costPico) {
+      if (exchange.usage) countTokens(exchange, { tokens: undefined }, exchange.usage, costPico)
     },
 
     probed(endpoint, status) {

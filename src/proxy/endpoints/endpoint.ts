@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import type { NativeOperation, Operation } from '../../adapters/adapter.ts'
 import type { Asked, Dialect, Json } from '../../dialects/dialect.ts'
+import type { Job } from '../jobs/job.ts'
 import type { Native } from '../native.ts'
 import type { Upstream } from '../upstream.ts'
 
@@ -25,6 +26,10 @@ export type Endpoint = {
   relay?: Relay
   /** Where the body is a form, not JSON. */
   form?: Form
+  /** Where callers ask for what servers keep: files, batches, fine-tuning jobs. */
+  job?: Job
+  /** Groups are refused: what is asked for lies at one server. */
+  isDirectOnly?: boolean
   /** Where the answer is a count of tokens, which the gateway estimates for servers that have no tokenizer. */
   count?: TokenCount
   schema: z.ZodType<EndpointQuestion>

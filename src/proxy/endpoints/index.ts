@@ -4,6 +4,7 @@ import { completions } from './completions.ts'
 import { countTokens } from './count-tokens.ts'
 import { embeddings } from './embeddings.ts'
 import type { Endpoint } from './endpoint.ts'
+import { JOBS } from './jobs.ts'
 import { messages } from './messages.ts'
 import { OLLAMA } from './ollama.ts'
 import { RELAYED } from './relayed.ts'
@@ -18,4 +19,5 @@ export const ENDPOINTS: readonly Endpoint[] = [
   responses,
   ...OLLAMA,
   ...RELAYED,
+  ...JOBS,
 ]
