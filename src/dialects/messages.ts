@@ -32,8 +32,16 @@ const ERROR_TYPES: Readonly<Record<number, string>> = {
   503: 'overloaded_error',
 }
 
-export function messagesError({ status, message }: GatewayError): Json {
-  return { type: 'error', error: { type: ERROR_TYPES[status] ?? 'api_error', message } }
+/**
+ * Anthropic's code for a conversation that its server cannot hold. Its clients look for it under `details`: their tool runner
+ * then sends the whole conversation with each turn, and goes on.
+ * source: Anthropic API reference, "Errors", `thread_unsupported_request`; npm `@anthropic-ai/sdk`, BetaMessageThread
+ */
+const THREAD_UNSUPPORTED = 'thread_unsupported_request'
+
+export function messagesError({ status, message, code }: GatewayError): Json {
+  const details = code === THREAD_UNSUPPORTED ? { details: { error_code: code } } : {}
+  return { type: 'error', error: { type: ERROR_TYPES[status] ?? 'api_error', message, ...details } }
 }
 
 function invalid(path: string, why: string): GatewayError {
@@ -45,6 +53,12 @@ function isRecord(value: unknown): value is Json {
 }
 
 function toChat(body: Json): Json {
+  if (body.thread !== undefined && body.thread !== null) {
+    throw invalidRequest(
+      '`thread` is not supported: this gateway stores no conversations for models whose server speaks chat; send the whole conversation in `messages`, without `thread`',
+      { param: 'thread', code: THREAD_UNSUPPORTED },
+    )
+  }
   if (!Array.isArray(body.messages)) throw invalid('messages', body.messages === undefined ? 'field missing' : 'must be an array')
   if (body.messages.length === 0) throw invalid('messages', 'must not be empty')
   const chat: Json = { model: body.model, messages: [...systemOf(body.system), ...turnsOf(body.messages)] }
@@ -72,8 +86,13 @@ function toChat(body: Json): Json {
     Object.assign(chat, toolChoiceOf(body.tool_choice))
   }
   if (isRecord(body.metadata) && typeof body.metadata.user_id === 'string') chat.user = body.metadata.user_id
-  const effort = effortOf(body.thinking)
+  const output = body.output_config ?? {}
+  if (!isRecord(output)) throw invalid('output_config', 'must be an object')
+  const effort = effortOf(body.thinking, output.effort)
   if (effort !== undefined) chat.reasoning_effort = effort
+  // Members of before `output_config` are still sent by clients of that time.
+  const format = output.format ?? body.output_format
+  if (format !== undefined && format !== null) chat.response_format = responseFormatOf(format)
   return chat
 }
 
@@ -251,12 +270,25 @@ function toolChoiceOf(choice: unknown): Json {
   }
 }
 
-function effortOf(thinking: unknown): string | undefined {
+/** What the caller says of the effort stands over what its budget of thinking lets one guess. Chat has nothing above `high`. */
+function effortOf(thinking: unknown, effort: unknown): string | undefined {
+  if (effort !== undefined && effort !== null) {
+    if (effort === 'xhigh' || effort === 'max') return 'high'
+    if (effort === 'low' || effort === 'medium' || effort === 'high') return effort
+    throw invalid('output_config.effort', 'must be "low", "medium", "high", "xhigh" or "max"')
+  }
   if (!isRecord(thinking)) return undefined
   if (thinking.type === 'adaptive') return 'medium'
   if (thinking.type !== 'enabled') return undefined
   const budget = typeof thinking.budget_tokens === 'number' ? thinking.budget_tokens : 0
   return budget >= 4_096 ? 'high' : budget >= 2_048 ? 'medium' : budget >= 1_024 ? 'low' : 'minimal'
+}
+
+/** source: Anthropic API reference, "Structured outputs" */
+function responseFormatOf(format: unknown): Json {
+  if (!isRecord(format) || format.type !== 'json_schema') throw invalid('output_config.format', 'must be of type "json_schema"')
+  if (!isRecord(format.schema)) throw invalid('output_config.format.schema', 'must be a JSON schema')
+  return { type: 'json_schema', json_schema: { name: 'output', schema: format.schema, strict: true } }
 }
 
 function fromChat(chat: Json, { alias, requestId }: Asked): Json {

@@ -199,6 +199,60 @@ test('another choice than the first says nothing here', () => {
   expect(sent).not.toContain('"text":"b"')
 })
 
+describe('what the answer should be like', () => {
+  const question = (more: Json) => messages.question({ model: 'm', messages: [{ role: 'user', content: 'x' }], ...more })
+  const format = { type: 'json_schema', schema: { type: 'object', properties: { city: { type: 'string' } } } }
+
+  test.each([
+    ['`output_config`', { output_config: { format } }],
+    ['`output_format` of older clients', { output_format: format }],
+  ])('a schema in %s is a response_format', (_name, more) => {
+    expect(question(more).response_format).toEqual({
+      type: 'json_schema',
+      json_schema: { name: 'output', schema: format.schema, strict: true },
+    })
+  })
+
+  test.each([
+    [{ output_config: { effort: 'low' } }, 'low'],
+    [{ output_config: { effort: 'max' } }, 'high'],
+    [{ output_config: { effort: null } }, undefined],
+    [{ output_config: { effort: 'medium' }, thinking: { type: 'enabled', budget_tokens: 9_000 } }, 'medium'],
+    [{ output_config: null, thinking: { type: 'enabled', budget_tokens: 9_000 } }, 'high'],
+  ])('%j asks for the effort %s', (more, effort) => {
+    expect(question(more).reasoning_effort).toBe(effort)
+  })
+
+  test.each([
+    [{ output_config: 'json' }, 'output_config'],
+    [{ output_config: { effort: 'some' } }, 'output_config.effort'],
+    [{ output_config: { format: { type: 'grammar' } } }, 'output_config.format'],
+    [{ output_config: { format: { type: 'json_schema' } } }, 'output_config.format.schema'],
+  ])('%j is refused, and the member named', (more, param) => {
+    expect(() => question(more)).toThrow(expect.objectContaining({ kind: 'invalid_request', param }))
+  })
+})
+
+test('a conversation that the server should hold is refused, in the way that has clients send all of it', () => {
+  for (const thread of [{ type: 'create' }, { type: 'continue', previous_message_id: 'msg_1' }]) {
+    const body = { model: 'm', messages: [{ role: 'user', content: 'x' }], thread }
+    let error: unknown
+    try {
+      messages.question(body)
+    } catch (thrown) {
+      error = thrown
+    }
+    if (!(error instanceof GatewayError)) throw new Error('it was not refused')
+    expect(messages.error(error)).toMatchObject({
+      type: 'error',
+      error: { type: 'invalid_request_error', details: { error_code: 'thread_unsupported_request' } },
+    })
+  }
+  expect(messages.question({ model: 'm', messages: [{ role: 'user', content: 'x' }], thread: null })).toMatchObject({
+    model: 'm',
+  })
+})
+
 describe('the statuses of errors', () => {
   test.each([
     ['invalid_request', 'invalid_request_error'],
