@@ -1,42 +1,41 @@
 /** The Responses API of OpenAI's official client: bridged over chat, and relayed to a server that speaks it. */
-import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test'
+import { beforeAll, describe, expect, test } from 'bun:test'
 import OpenAI from 'openai'
-import { zodTextFormat } from 'openai/helpers/zod'
+import { zodResponsesFunction, zodTextFormat } from 'openai/helpers/zod'
 import { z } from 'zod'
-import { chatAnswer, chatChunk, type FakeUpstream, fakeUpstream } from '../fake-upstream.ts'
-import { ALIAS, startGateway, type TestGateway, UPSTREAM_MODEL } from '../gateway.ts'
+import { ALIAS, UPSTREAM_MODEL } from '../gateway.ts'
+import { AGENT_QUESTION, runAgent, TOOL_NAMES, TOOLS } from './agent-scenario.ts'
+import { choice, expectCut, oneTokenThen, oneTokenThenSilence, saying } from './engine.ts'
+import { cutStream, gatewayForClients, thrown } from './harness.ts'
+import { openAiClient } from './openai-client.ts'
 
-let upstream: FakeUpstream
-let gateway: TestGateway
+const gateway = gatewayForClients()
 let client: OpenAI
-beforeAll(async () => {
-  upstream = await fakeUpstream()
-  gateway = await startGateway({ upstream: upstream.url })
-  client = new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: gateway.key, maxRetries: 0 })
-})
-afterEach(() => gateway.idle())
-afterAll(async () => {
-  await gateway.stop()
-  upstream.stop()
+beforeAll(() => {
+  client = openAiClient(gateway)
 })
 
-const choice = (delta: Record<string, unknown>, finish_reason: string | null = null) =>
-  chatChunk({}, { choices: [{ index: 0, delta, finish_reason }] })
-const usageChunk = chatChunk({}, { choices: [], usage: { prompt_tokens: 5, completion_tokens: 7, total_tokens: 12 } })
-const WEATHER = {
+const QUESTION = { model: ALIAS, input: 'Say hello.' }
+const RESPONSES_TOOLS = TOOL_NAMES.map(name => ({
   type: 'function' as const,
-  name: 'weather',
-  parameters: { type: 'object', properties: { city: { type: 'string' } } },
+  name,
+  description: TOOLS[name].description,
+  parameters: { ...TOOLS[name].parameters },
   strict: false,
-}
+}))
 
 test('responses.create is a chat upstream and a Response here', async () => {
-  upstream.answer((_request, connection) => connection.json(200, chatAnswer('Hello.')))
-  const response = await client.responses.create({ model: ALIAS, instructions: 'Be brief.', input: 'Say hello.' })
-  expect(response).toMatchObject({ object: 'response', status: 'completed', model: ALIAS, output_text: 'Hello.' })
+  const response = await client.responses.create({ ...QUESTION, instructions: 'Be brief.' })
+  const { object, status, model, output_text } = response
+  expect({ object, status, model, output_text }).toEqual({
+    object: 'response',
+    status: 'completed',
+    model: ALIAS,
+    output_text: 'Hello from the private model.',
+  })
   expect(response.usage).toMatchObject({ input_tokens: 5, output_tokens: 7, total_tokens: 12 })
-  expect(upstream.last().path).toBe('/v1/chat/completions')
-  expect(upstream.last().json()).toMatchObject({
+  expect(gateway.upstream.last().path).toBe('/v1/chat/completions')
+  expect(gateway.upstream.last().json()).toMatchObject({
     model: UPSTREAM_MODEL,
     messages: [
       { role: 'system', content: 'Be brief.' },
@@ -45,87 +44,165 @@ test('responses.create is a chat upstream and a Response here', async () => {
   })
 })
 
-test('responses.parse reads what a schema asked for', async () => {
-  upstream.answer((_request, connection) => connection.json(200, chatAnswer('{"city":"Riga"}')))
-  const response = await client.responses.parse({
-    model: ALIAS,
-    input: 'Where?',
-    text: { format: zodTextFormat(z.object({ city: z.string() }), 'place') },
-  })
-  expect(response.output_parsed).toEqual({ city: 'Riga' })
-  expect(upstream.last().json()).toMatchObject({ response_format: { type: 'json_schema', json_schema: { name: 'place' } } })
-})
-
-test('an agent of six turns with two calls each, streamed, gives the upstream every call with its result', async () => {
-  const TURNS = 6
-  upstream.answer((request, connection) => {
-    const { messages } = Object(request.json())
-    const turn = messages.filter(({ role }: { role: string }) => role === 'assistant').length
-    if (turn === TURNS) return connection.sse([choice({ content: 'done' }, 'stop'), usageChunk])
-    const call = (index: number, more: Record<string, unknown>) => choice({ tool_calls: [{ index, ...more }] })
-    const begun = (index: number) => ({
-      id: `call_${turn}_${index}`,
-      type: 'function',
-      function: { name: 'weather', arguments: '' },
-    })
-    return connection.sse([
-      call(0, begun(0)),
-      call(0, { function: { arguments: '{"city":' } }),
-      call(1, begun(1)),
-      call(1, { function: { arguments: '{"city":"c1"}' } }),
-      call(0, { function: { arguments: '"c0"}' } }),
-      choice({}, 'tool_calls'),
-      usageChunk,
-    ])
-  })
-  const input: OpenAI.Responses.ResponseInput = [{ role: 'user', content: 'How is the weather?' }]
-  let text = ''
-  for (;;) {
-    const response = await client.responses.stream({ model: ALIAS, input, tools: [WEATHER] }).finalResponse()
-    const calls = response.output.filter(item => item.type === 'function_call')
-    text = response.output_text
-    if (calls.length === 0) break
-    for (const { call_id, name, arguments: args } of calls) input.push({ type: 'function_call', call_id, name, arguments: args })
-    for (const { call_id } of calls) input.push({ type: 'function_call_output', call_id, output: `sunny ${call_id}` })
-  }
-  expect(text).toBe('done')
-  const { messages } = Object(upstream.last().json())
-  const expected = Array.from({ length: TURNS }, (_, turn) => [
-    {
-      role: 'assistant',
-      tool_calls: [
-        { id: `call_${turn}_0`, function: { name: 'weather', arguments: '{"city":"c0"}' } },
-        { id: `call_${turn}_1`, function: { name: 'weather', arguments: '{"city":"c1"}' } },
-      ],
-    },
-    { role: 'tool', tool_call_id: `call_${turn}_0`, content: `sunny call_${turn}_0` },
-    { role: 'tool', tool_call_id: `call_${turn}_1`, content: `sunny call_${turn}_1` },
-  ]).flat()
-  expect(messages.slice(1)).toMatchObject(expected)
-})
-
-test('a response of before is not there, and the error says what to do', async () => {
-  const before = upstream.requests.length
-  const error = await client.responses.create({ model: ALIAS, input: 'And now?', previous_response_id: 'resp_1' }).then(
-    () => undefined,
-    (thrown: unknown) => thrown,
+test('responses.stream tells thoughts, words and parallel calls as events in their order, and gives the whole response', async () => {
+  gateway.upstream.answer(
+    saying({
+      reasoning: 'Where?',
+      text: 'I look.',
+      calls: ['Rīga', 'Oslo'].map((city, index) => ({ id: `call_${index}`, name: 'weather', input: { city } })),
+      isInOrder: true,
+    }),
   )
-  expect(error).toBeInstanceOf(OpenAI.BadRequestError)
-  expect(String(error)).toContain('previous_response_id')
-  expect(upstream.requests.length).toBe(before)
+  const stream = client.responses.stream({ ...QUESTION, reasoning: { effort: 'low' }, tools: RESPONSES_TOOLS })
+  const events = await Array.fromAsync(stream)
+  type Types = OpenAI.Responses.ResponseStreamEvent['type'][]
+  const call: Types = [
+    'response.output_item.added',
+    'response.function_call_arguments.delta',
+    'response.function_call_arguments.delta',
+  ]
+  const callDone: Types = ['response.function_call_arguments.done', 'response.output_item.done']
+  expect(events.map(({ type }) => type)).toEqual([
+    'response.created',
+    'response.in_progress',
+    'response.output_item.added',
+    'response.reasoning_text.delta',
+    'response.reasoning_text.delta',
+    'response.reasoning_text.done',
+    'response.output_item.done',
+    'response.output_item.added',
+    'response.content_part.added',
+    'response.output_text.delta',
+    'response.output_text.delta',
+    'response.output_text.done',
+    'response.content_part.done',
+    'response.output_item.done',
+    ...call,
+    ...call,
+    ...callDone,
+    ...callDone,
+    'response.completed',
+  ])
+  expect(events.map(event => event.sequence_number)).toEqual(events.map((_event, index) => index))
+  const response = await stream.finalResponse()
+  expect(response).toMatchObject({ status: 'completed', model: ALIAS, usage: { input_tokens: 5, output_tokens: 7 } })
+  expect(response.output).toMatchObject([
+    { type: 'reasoning', content: [{ type: 'reasoning_text', text: 'Where?' }] },
+    { type: 'message', content: [{ type: 'output_text', text: 'I look.' }] },
+    { type: 'function_call', call_id: 'call_0', name: 'weather', arguments: '{"city":"Rīga"}' },
+    { type: 'function_call', call_id: 'call_1', name: 'weather', arguments: '{"city":"Oslo"}' },
+  ])
+  expect(gateway.upstream.last().json()).toMatchObject({ stream: true, reasoning_effort: 'low' })
 })
 
-test('an upstream that dies in mid-stream ends the stream with an error event', async () => {
-  upstream.answer(async (_request, connection) => {
-    await connection.streamHead()
-    await connection.chunk(`data: ${JSON.stringify(choice({ content: 'half' }))}\n\n`)
-    await Bun.sleep(20)
-    connection.reset()
+test('a token is with the caller before the next is sent', async () => {
+  const { handler, proceed } = oneTokenThen([choice({ content: ' two' }, 'stop')])
+  gateway.upstream.answer(handler)
+  const deltas: string[] = []
+  for await (const event of await client.responses.create({ ...QUESTION, stream: true })) {
+    if (event.type !== 'response.output_text.delta') continue
+    deltas.push(event.delta)
+    proceed()
+  }
+  expect(deltas).toEqual(['one', ' two'])
+})
+
+describe('responses.parse', () => {
+  test('reads what a schema asked for', async () => {
+    gateway.upstream.answer(saying('{"city":"Riga"}'))
+    const response = await client.responses.parse({
+      ...QUESTION,
+      text: { format: zodTextFormat(z.object({ city: z.string() }), 'place') },
+    })
+    expect(response.output_parsed).toEqual({ city: 'Riga' })
+    expect(gateway.upstream.last().json()).toMatchObject({
+      response_format: { type: 'json_schema', json_schema: { name: 'place', strict: true, schema: { required: ['city'] } } },
+    })
   })
-  const text = await (await gateway.post('/v1/responses', { model: ALIAS, input: 'x', stream: true })).text()
-  expect(text).toContain('"delta":"half"')
-  expect(text).toMatch(/event: error\ndata: {"type":"error","code":"transport_error",[^\n]*}\n\n$/)
-  expect(text).not.toContain('response.completed')
+
+  test('reads the arguments of calls', async () => {
+    gateway.upstream.answer(saying({ calls: [{ id: 'call_1', name: 'weather', input: { city: 'Rīga' } }] }))
+    const { output } = await client.responses.parse({
+      ...QUESTION,
+      tools: [zodResponsesFunction({ name: 'weather', parameters: TOOLS.weather.schema })],
+      tool_choice: { type: 'function', name: 'weather' },
+    })
+    expect(output).toMatchObject([{ type: 'function_call', call_id: 'call_1', parsed_arguments: { city: 'Rīga' } }])
+    expect(gateway.upstream.last().json()).toMatchObject({
+      tools: [{ type: 'function', function: { name: 'weather', strict: true } }],
+      tool_choice: { type: 'function', function: { name: 'weather' } },
+    })
+  })
+})
+
+test('an agent of six turns with parallel calls, streamed, makes the calls of the script and gives the upstream each with its result', async () => {
+  const input: OpenAI.Responses.ResponseInput = [{ role: 'user', content: AGENT_QUESTION }]
+  await runAgent(gateway.upstream, async results => {
+    for (const { id, content } of results) input.push({ type: 'function_call_output', call_id: id, output: content })
+    const response = await client.responses.stream({ model: ALIAS, input, tools: RESPONSES_TOOLS }).finalResponse()
+    // The client's own type of outputs has a member of its parser's in it.
+    for (const item of response.output) {
+      if (item.type === 'function_call') {
+        const { call_id, name, arguments: args } = item
+        input.push({ type: 'function_call', call_id, name, arguments: args })
+      } else if (item.type === 'message' || item.type === 'reasoning') input.push(item)
+    }
+    const calls = response.output.filter(item => item.type === 'function_call')
+    return {
+      text: response.output_text,
+      calls: calls.map(({ call_id, name, arguments: args }) => ({ id: call_id, name, input: JSON.parse(args) })),
+    }
+  })
+})
+
+describe('errors are those of the client', () => {
+  test('a wrong key', async () => {
+    const error = await thrown(openAiClient(gateway, 'sk-wrong').responses.create(QUESTION))
+    expect(error).toBeInstanceOf(OpenAI.AuthenticationError)
+    expect(error).toMatchObject({ status: 401, type: 'invalid_api_key' })
+  })
+
+  test('a model that there is not', async () => {
+    const error = await thrown(client.responses.create({ ...QUESTION, model: 'nope' }))
+    expect(error).toBeInstanceOf(OpenAI.NotFoundError)
+    expect(error).toMatchObject({ status: 404, message: expect.stringContaining('"nope"') })
+  })
+
+  test('a response of before is not there, and the error says what to do', async () => {
+    const before = gateway.upstream.requests.length
+    const error = await thrown(client.responses.create({ ...QUESTION, previous_response_id: 'resp_1' }))
+    expect(error).toBeInstanceOf(OpenAI.BadRequestError)
+    expect(error).toMatchObject({ param: 'previous_response_id', message: expect.stringContaining('`input`') })
+    expect(gateway.upstream.requests.length).toBe(before)
+  })
+
+  test('an upstream that is too busy', async () => {
+    gateway.upstream.answer((_request, connection) => connection.json(429, { error: { message: 'queue is full' } }))
+    const error = await thrown(client.responses.create(QUESTION))
+    expect(error).toBeInstanceOf(OpenAI.RateLimitError)
+    expect(String(error)).toContain('queue is full')
+  })
+
+  test('an upstream that dies in mid-stream ends the stream with an error event, which the client throws', async () => {
+    const text = await cutStream(gateway, '/v1/responses', { ...QUESTION, stream: true })
+    expect(text).toContain('"delta":"one"')
+    expect(text).toMatch(/event: error\ndata: {"type":"error","code":"transport_error",[^\n]*}\n\n$/)
+    expect(text).not.toContain('response.completed')
+
+    const seen = oneTokenThen()
+    gateway.upstream.answer(seen.handler)
+    const stream = client.responses.stream(QUESTION).on('response.output_text.delta', seen.proceed)
+    expect(await thrown(stream.finalResponse())).toBeInstanceOf(OpenAI.APIError)
+  })
+})
+
+test('a caller that leaves takes its upstream with it', async () => {
+  gateway.upstream.answer(oneTokenThenSilence)
+  await expectCut(gateway.upstream, async () => {
+    for await (const event of await client.responses.create({ ...QUESTION, stream: true })) {
+      if (event.type === 'response.output_text.delta') break
+    }
+  })
 })
 
 const RESPONSE = {
@@ -148,26 +225,26 @@ const RESPONSE = {
 test.each([
   ['the label `openai` on the model', { provider: 'openai' }, {}],
   ['`response.native_responses` on the provider key', {}, { response: { native_responses: true } }],
-])('with %s the question is relayed, and the answer byte for byte', async (_name, model, key) => {
-  const providerKey = await gateway.addProviderKey({ api_base: upstream.url, ...key })
-  const alias = `native ${_name}`
-  await gateway.addModel({ display_name: alias, provider_key_id: providerKey.id, ...model })
+])('with %s the question is relayed, and the answer byte for byte', async (name, model, key) => {
+  const providerKeyId = await gateway.addProviderKey(key)
+  const alias = `native ${name}`
+  await gateway.addModel({ display_name: alias, provider_key_id: providerKeyId, ...model })
+  const recorded = async ({ headers }: Response) => gateway.attemptOf(headers.get('x-aisix-request-id') ?? '')
   const answer = `${JSON.stringify(RESPONSE, null, 1)}\n`
-  upstream.answer((_request, connection) => connection.send(200, answer, { 'content-type': 'application/json' }))
+  gateway.upstream.answer((_request, connection) => connection.send(200, answer, { 'content-type': 'application/json' }))
   const got = await gateway.post(
     '/v1/responses',
     `{"store":true, "model":${JSON.stringify(alias)}, "previous_response_id":"resp_0","input":"x"}`,
   )
   expect(await got.text()).toBe(answer)
-  expect(upstream.last().path).toBe('/v1/responses')
-  expect(upstream.last().text).toBe(`{"store":true, "model":"${UPSTREAM_MODEL}", "previous_response_id":"resp_0","input":"x"}`)
-  await gateway.idle()
-  expect(gateway.telemetry.records.at(-1)).toMatchObject({
-    promptTokens: 3,
-    completionTokens: 4,
-    cachedTokens: 2,
-    isEstimated: false,
-  })
+  expect(gateway.upstream.last().path).toBe('/v1/responses')
+  expect(gateway.upstream.last().text).toBe(
+    `{"store":true, "model":"${UPSTREAM_MODEL}", "previous_response_id":"resp_0","input":"x"}`,
+  )
+  const counts = { prompt_tokens: 3, completion_tokens: 4, cached_prompt_tokens: 2 }
+  const whole = await recorded(got)
+  expect(whole).toMatchObject(counts)
+  expect(whole.usage_estimated).toBeUndefined()
 
   const events = [
     { type: 'response.created', response: { ...RESPONSE, status: 'in_progress', usage: null } },
@@ -175,14 +252,10 @@ test.each([
     { type: 'response.completed', response: RESPONSE },
   ]
   const body = events.map(event => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`).join('')
-  upstream.answer((_request, connection) => connection.send(200, body, { 'content-type': 'text/event-stream' }))
+  gateway.upstream.answer((_request, connection) => connection.send(200, body, { 'content-type': 'text/event-stream' }))
   const stream = await gateway.post('/v1/responses', { model: alias, input: 'x', stream: true })
   expect(await stream.text()).toBe(body)
-  await gateway.idle()
-  expect(gateway.telemetry.records.at(-1)).toMatchObject({
-    promptTokens: 3,
-    completionTokens: 4,
-    isStream: true,
-    isEstimated: false,
-  })
+  const streamed = await recorded(stream)
+  expect(streamed).toMatchObject({ ...counts, stream: true })
+  expect(streamed.usage_estimated).toBeUndefined()
 })
