@@ -37,7 +37,7 @@ docs: setup ## generate the documents that come from schemas
 bench: build ## measure the executable on this machine
 	$(BUN) tools/bench.ts
 
-test-real: build ## follow the guide against a real inference engine (downloads it from npm once)
+test-real: build ## the guide and the official clients against a real inference engine (downloads it from npm once)
 	$(BUN) tools/test-real.ts
 
 soak: build ## the long drills: kill -9, full disks, cut streams, leases, failover

@@ -1,5 +1,6 @@
 /**
- * Follows the guide against a real inference engine and tells what was seen. `make test-real`.
+ * Follows the guide against a real inference engine, then has the official clients call it, and tells what was seen.
+ * `make test-real`.
  *
  *   AISIX_REAL_BASE=http://10.0.0.5:8000/v1 AISIX_REAL_MODEL=meta-llama/Llama-3.1-8B-Instruct make test-real
  *
@@ -10,6 +11,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { officialClients } from './real-clients.ts'
 import {
   CALLER_KEY,
   collect,
@@ -306,6 +308,15 @@ async function follow(engine: Engine): Promise<void> {
     await embeddings(gateway)
     await abort(gateway, engine)
     await errors(gateway)
+    const { seen } = engine
+    await officialClients({
+      url: gateway.proxyUrl,
+      key: CALLER_KEY,
+      alias: ALIAS,
+      slowAlias: aliasAtPace(engine),
+      ends: seen && (async () => (await seen()).map(({ end }) => end)),
+      check,
+    })
   } finally {
     await gateway.stop()
     await engine.stop()
