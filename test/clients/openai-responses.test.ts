@@ -1,10 +1,11 @@
 /** The Responses API of OpenAI's official client: bridged over chat, and relayed to a server that speaks it. */
 import { beforeAll, describe, expect, test } from 'bun:test'
 import OpenAI from 'openai'
+import { ResponsesToolRunner } from 'openai/helpers/responses-tool-runner'
 import { zodResponsesFunction, zodTextFormat } from 'openai/helpers/zod'
 import { z } from 'zod'
 import { ALIAS, UPSTREAM_MODEL } from '../gateway.ts'
-import { AGENT_QUESTION, runAgent, TOOL_NAMES, TOOLS } from './agent-scenario.ts'
+import { AGENT_QUESTION, runAgent, startAgent, TOOL_NAMES, TOOLS, type ToolName } from './agent-scenario.ts'
 import { choice, expectCut, oneTokenThen, oneTokenThenSilence, saying } from './engine.ts'
 import { cutStream, gatewayForClients, thrown } from './harness.ts'
 import { openAiClient } from './openai-client.ts'
@@ -16,13 +17,14 @@ beforeAll(() => {
 })
 
 const QUESTION = { model: ALIAS, input: 'Say hello.' }
-const RESPONSES_TOOLS = TOOL_NAMES.map(name => ({
+const responsesTool = (name: ToolName) => ({
   type: 'function' as const,
   name,
   description: TOOLS[name].description,
   parameters: { ...TOOLS[name].parameters },
   strict: false,
-}))
+})
+const RESPONSES_TOOLS = TOOL_NAMES.map(responsesTool)
 
 test('responses.create is a chat upstream and a Response here', async () => {
   const response = await client.responses.create({ ...QUESTION, instructions: 'Be brief.' })
@@ -135,23 +137,36 @@ describe('responses.parse', () => {
   })
 })
 
-test('an agent of six turns with parallel calls, streamed, makes the calls of the script and gives the upstream each with its result', async () => {
-  const input: OpenAI.Responses.ResponseInput = [{ role: 'user', content: AGENT_QUESTION }]
-  await runAgent(gateway.upstream, async results => {
-    for (const { id, content } of results) input.push({ type: 'function_call_output', call_id: id, output: content })
-    const response = await client.responses.stream({ model: ALIAS, input, tools: RESPONSES_TOOLS }).finalResponse()
-    // The client's own type of outputs has a member of its parser's in it.
-    for (const item of response.output) {
-      if (item.type === 'function_call') {
-        const { call_id, name, arguments: args } = item
-        input.push({ type: 'function_call', call_id, name, arguments: args })
-      } else if (item.type === 'message' || item.type === 'reasoning') input.push(item)
-    }
-    const calls = response.output.filter(item => item.type === 'function_call')
-    return {
-      text: response.output_text,
-      calls: calls.map(({ call_id, name, arguments: args }) => ({ id: call_id, name, input: JSON.parse(args) })),
-    }
+describe('an agent of six turns with parallel calls', () => {
+  test('that streams makes the calls of the script, and gives the upstream each with its result', async () => {
+    const input: OpenAI.Responses.ResponseInput = [{ role: 'user', content: AGENT_QUESTION }]
+    await runAgent(gateway.upstream, async results => {
+      for (const { id, content } of results) input.push({ type: 'function_call_output', call_id: id, output: content })
+      const response = await client.responses.stream({ model: ALIAS, input, tools: RESPONSES_TOOLS }).finalResponse()
+      // The client's own type of outputs has a member of its parser's in it.
+      for (const item of response.output) {
+        if (item.type === 'function_call') {
+          const { call_id, name, arguments: args } = item
+          input.push({ type: 'function_call', call_id, name, arguments: args })
+        } else if (item.type === 'message' || item.type === 'reasoning') input.push(item)
+      }
+      const calls = response.output.filter(item => item.type === 'function_call')
+      return {
+        text: response.output_text,
+        calls: calls.map(({ call_id, name, arguments: args }) => ({ id: call_id, name, input: JSON.parse(args) })),
+      }
+    })
+  })
+
+  test.each([false, true])('that is left to the tool runner does the same, streamed: %p', async isStreamed => {
+    const agent = startAgent(gateway.upstream, { isStreamed })
+    const functions = TOOL_NAMES.map(name => ({
+      tool: { ...responsesTool(name) },
+      execute: (input: Record<string, unknown>) => agent.carryOut(name, input),
+    }))
+    const runner = new ResponsesToolRunner({ functions })
+    const response = await runner.run(client, { model: ALIAS, input: AGENT_QUESTION }, { stream: isStreamed })
+    agent.expectDone(response.output_text)
   })
 })
 
