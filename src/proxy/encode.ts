@@ -69,7 +69,7 @@ export function encodeQuestion(
 /** A chat request as the upstream's dialect has it. in: its JSON text, as `encodeQuestion` gives it */
 export function toUpstream({ chat }: Adapter, operation: Operation, text: string): string {
   if (!chat || operation !== 'chat') return text
-  return JSON.stringify(chat.question({ ...Object(JSON.parse(text)) }))
+  return JSON.stringify(chat.question({ ...Object(parseBounded(text)) }))
 }
 
 /** A chat answer out of what the upstream's dialect has for one; what is no JSON stays as it is, for others to judge. */

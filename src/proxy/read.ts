@@ -1,7 +1,7 @@
 import type { Dialect, Json } from '../dialects/dialect.ts'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { startDeadline } from '../lib/deadlines.ts'
-import { DEPTH_MAX, JsonDepthError, type Span, scanMembers } from '../wire/members.ts'
+import { DEPTH_MAX, JsonDepthError, parseBounded, type Span, scanMembers } from '../wire/members.ts'
 import type { Endpoint, EndpointQuestion } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
 
@@ -154,7 +154,8 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
   let value: unknown
   try {
     spans = scanMembers(text)
-    value = JSON.parse(text)
+    // What is made into another body keeps its digits; what goes on as it is keeps them anyway.
+    value = endpoint.dialect ? parseBounded(text) : JSON.parse(text)
   } catch (error) {
     if (error instanceof JsonDepthError) throw invalidRequest(`${PARSE_FAILED}: nested deeper than ${DEPTH_MAX} levels`)
     // An array or a string is JSON too, but no request: the parser's own words may quote the body, so they are not told.

@@ -214,11 +214,32 @@ export function writeMembers(members: readonly Member[]): string {
 
 /**
  * As `JSON.parse`, for texts that are built into something else: what nests deeper than DEPTH_MAX would exhaust the stack of
- * whoever walks through it. throws: SyntaxError, JsonSyntaxError, JsonDepthError
+ * whoever walks through it, and a number with more digits than a number of JavaScript has becomes a `JSON.rawJSON`, which is
+ * written as it was read. throws: SyntaxError, JsonSyntaxError, JsonDepthError
  */
 export function parseBounded(text: string): unknown {
   if (isPerhapsTooDeep(text)) skipValue(text, 0)
-  return JSON.parse(text)
+  return PERHAPS_LONG_NUMBER.test(text) ? JSON.parse(text, keepDigits) : JSON.parse(text)
+}
+
+/** Reviving costs several times what parsing does, and next to no text needs it. */
+const PERHAPS_LONG_NUMBER = /[:,[]\s*-?(?:\d*\.?\d{16}|[\d.]+[eE]\+?\d{3})/
+
+/** What the runtime has and its published types lack. Source: ECMAScript proposal "JSON.parse source text access" */
+declare global {
+  interface JSON {
+    parse(text: string, reviver: (key: string, value: unknown, context: { source?: string }) => unknown): unknown
+    rawJSON(text: string): unknown
+  }
+}
+
+/** As many digits as any number keeps. */
+const EXACT_LENGTH_MAX = 15
+
+function keepDigits(_key: string, value: unknown, { source }: { source?: string }): unknown {
+  if (typeof value !== 'number' || source === undefined) return value
+  const isExact = Number.isFinite(value) && (source.length <= EXACT_LENGTH_MAX || String(value) === source)
+  return isExact ? value : JSON.rawJSON(source)
 }
 
 /** Whether there are more opening brackets than may nest, wherever they stand. */

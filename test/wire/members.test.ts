@@ -7,6 +7,7 @@ import {
   JsonDepthError,
   JsonSyntaxError,
   parseBinary,
+  parseBounded,
   readElements,
   readMembers,
   removeMember,
@@ -257,5 +258,22 @@ describe('binary text', () => {
         expect(new Uint8Array(toBytes(toBinary(bytes)))).toEqual(new Uint8Array(bytes))
       }),
     )
+  })
+})
+
+describe('parseBounded', () => {
+  test.each([
+    '{"a":12345678901234567890,"b":[-9007199254740993,0.12345678901234567890,1e400]}',
+    '[1e-7, 5]',
+    '{"id":"1234567890123456","n":9007199254740991}',
+  ])('keeps the digits of %s', text => expect(JSON.stringify(parseBounded(text)).replaceAll(',5', ', 5')).toBe(text))
+
+  test('makes numbers of what numbers can hold', () => {
+    expect(parseBounded('{"a":1.0,"b":1.50,"c":9007199254740991,"d":1e3}')).toEqual({
+      a: 1,
+      b: 1.5,
+      c: 9007199254740991,
+      d: 1000,
+    })
   })
 })
