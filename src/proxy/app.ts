@@ -151,6 +151,14 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   methods.set('/v1/models', 'GET, HEAD')
   methods.set('/v1/models/*', 'GET, HEAD')
   for (const [path, allow] of methods) app.all(path, c => replyEmpty(gateway, c.env.exchange, 405, { allow }))
+  for (const [name, paths] of NOT_BUILT) {
+    for (const path of paths) {
+      app.all(path, c => {
+        proxy.identify(gateway.store.snapshot, c.req.raw.headers, c.env.exchange)
+        throw new GatewayError('not_implemented', `${name} are not supported by this version`)
+      })
+    }
+  }
   app.all('/passthrough/*', () => {
     throw new GatewayError(
       'endpoint_removed',
@@ -161,6 +169,13 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return app
 }
+
+/** What the contract has and this version does not: whoever asks is told so. */
+const NOT_BUILT = [
+  ['videos', ['/v1/videos', '/v1/videos/*']],
+  ['MCP servers', ['/mcp', '/mcp/*']],
+  ['A2A agents', ['/a2a/*']],
+] as const
 
 /** Endpoints that are found by their path alone; the others, of which there are few and whose paths hold ids, by the router. */
 function isPosted({ path, job }: Endpoint): boolean {

@@ -163,6 +163,16 @@ describe('paths and methods', () => {
     expect(error.message).toContain('passthrough route')
   })
 
+  test.each(['/v1/videos', '/v1/videos/x/content', '/mcp', '/mcp/files', '/a2a/agent'])(
+    '%s, which this version has not, is 501 to whoever has a key',
+    async path => {
+      const { status, error } = await answerOf(await gateway.post(path, {}))
+      expect([status, error.type]).toEqual([501, 'not_implemented'])
+      expect(error.message).toEndWith('are not supported by this version')
+      expect((await fetch(gateway.url + path, { method: 'POST' })).status).toBe(401)
+    },
+  )
+
   test('a query behind a path changes nothing', async () => {
     const response = await gateway.post('/v1/chat/completions?api-version=1&x=%ff', QUESTION)
     expect(response.status).toBe(200)
