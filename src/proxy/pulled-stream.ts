@@ -1,5 +1,6 @@
 import type { GatewayError } from '../errors.ts'
-import type { AnswerStream, Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
+import type { AnswerStream, Framer, Piece, Reader } from './answer.ts'
+import type { OpenAttempt } from './open-attempt.ts'
 
 /**
  * An upstream's stream that is read when its caller asks for more: what all dialects of streams share. What a piece of it comes

@@ -14,7 +14,8 @@ import {
   writeMembers,
 } from '../wire/members.ts'
 import { EVENT_BYTES_MAX } from '../wire/sse.ts'
-import type { Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
+import type { Framer, Piece, Reader } from './answer.ts'
+import type { OpenAttempt } from './open-attempt.ts'
 import { PulledStream } from './pulled-stream.ts'
 import { cutMessage } from './rewrite-answer.ts'
 

@@ -1,8 +1,9 @@
 import { GatewayError } from '../errors.ts'
 import { toBinary } from '../wire/members.ts'
 import { EVENT_BYTES_MAX, SseReader } from '../wire/sse.ts'
-import type { Framer, OpenAttempt, Piece, Reader } from './attempt.ts'
+import type { Framer, Piece, Reader } from './answer.ts'
 import type { NativeObserver } from './native.ts'
+import type { OpenAttempt } from './open-attempt.ts'
 import { PulledStream } from './pulled-stream.ts'
 
 /** An upstream's stream that goes out as it comes, heartbeats aside. What it says of its usage and its end is read on the way. */

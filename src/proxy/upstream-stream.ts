@@ -1,0 +1,97 @@
+import type { ChunkTranslator } from '../adapters/adapter.ts'
+import { GatewayError } from '../errors.ts'
+import { binaryToUtf8, parseBounded, stringifyBinary, toBinary } from '../wire/members.ts'
+import { SseReader } from '../wire/sse.ts'
+import type { Framer, Piece, Reader } from './answer.ts'
+import type { AttemptInput } from './attempt-input.ts'
+import type { OpenAttempt } from './open-attempt.ts'
+import { PulledStream } from './pulled-stream.ts'
+import { type ChunkRewriter, DONE } from './rewrite-chunks.ts'
+import type { Target } from './route.ts'
+
+/**
+ * An upstream's stream, rewritten. `read` gives binary text to send, until `isDone`.
+ * Ends: `[DONE]`, or a clean end of the body; anything else throws.
+ */
+export class UpstreamStream extends PulledStream {
+  private readonly events = new SseReader()
+  /** Where the upstream speaks another dialect than chat. */
+  private readonly chunks: ChunkTranslator | undefined
+  private readonly onData = (data: string, isTerminated = true) => {
+    if (this.rewriter.isDone) return
+    if (this.chunks) return this.translate(this.chunks, data)
+    const rewritten = this.rewriter.rewrite(data, isTerminated)
+    if (rewritten !== undefined) this.ready += this.framer.chunk(rewritten)
+  }
+
+  constructor(
+    reader: Reader,
+    private readonly rewriter: ChunkRewriter,
+    open: OpenAttempt,
+    private readonly target: Target,
+    private readonly input: AttemptInput,
+    framer: Framer,
+  ) {
+    super(reader, open, target.streamTimeoutMs, framer)
+    this.chunks = target.upstream.adapter.chat?.chunks(input.now())
+  }
+
+  /** An event of another dialect, as chunks of chat. */
+  private translate(chunks: ChunkTranslator, data: string): void {
+    let event: unknown
+    try {
+      event = parseBounded(binaryToUtf8(data))
+    } catch {
+      throw new GatewayError('upstream_decode_error', 'upstream sent an unparseable stream event: not whole JSON', {
+        retry: 'yes',
+      })
+    }
+    for (const chunk of chunks.event({ ...Object(event) })) {
+      const rewritten = this.rewriter.rewrite(stringifyBinary(chunk))
+      if (rewritten !== undefined) this.ready += this.framer.chunk(rewritten)
+    }
+    if (chunks.isDone) this.rewriter.rewrite(DONE)
+  }
+
+  override async readFirst(): Promise<void> {
+    await super.readFirst()
+    if (this.rewriter.events === 0 && !this.rewriter.isDone) {
+      throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
+    }
+  }
+
+  protected accept(piece: Piece): void {
+    if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
+    if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
+    if (piece.done && this.chunks && !this.rewriter.isDone) {
+      throw (
+        this.open.reason ??
+        new GatewayError('stream_aborted', 'upstream ended the stream before its last event', { retry: 'yes' })
+      )
+    }
+    if (piece.done && !this.rewriter.isDone) {
+      // A body that ends while we end it ourselves is no clean end.
+      if (this.open.reason) throw this.open.reason
+      if (this.rewriter.events > 0 && this.target.upstream.doneMarker === 'required') {
+        this.input.log.as('upstream').warn('stream ended without [DONE]', {
+          request_id: this.input.exchange.requestId,
+          provider_key: this.target.upstream.name,
+        })
+      }
+    }
+    if (piece.done || this.rewriter.isDone) {
+      if (this.rewriter.events > 0 || this.rewriter.isDone) this.ready += this.framer.end()
+      this.isDone = true
+      if (!piece.done) this.drain()
+    }
+  }
+
+  /** After `[DONE]` the body ends by itself, as a rule at once: its connection can then serve again. If not, it is cut. */
+  private drain(): void {
+    const timer = setTimeout(() => this.open.abort(new GatewayError('stream_aborted', 'upstream went on after [DONE]')), 1_000)
+    const next = (): Promise<void> => this.reader.read().then(({ done }) => (done ? undefined : next()))
+    next()
+      .catch(() => {})
+      .finally(() => clearTimeout(timer))
+  }
+}
