@@ -53,16 +53,16 @@ export type Usage = {
   isEstimated: boolean
 }
 
-/** What is told of few requests, and of most there is nothing to tell. */
+/** What is told of few requests, and of most there is nothing to tell. Requests share such an object: it is replaced, never changed. */
 export type Extra = {
   /** The caller showed no key and acts as one that the operator named for it. */
-  authType?: 'anonymous'
+  readonly authType?: 'anonymous'
   /** Name of the passthrough route. */
-  passthroughRoute?: string
+  readonly passthroughRoute?: string
   /** The end user, as the program before us names it. */
-  clientIdentity?: string
+  readonly clientIdentity?: string
   /** Length of what was transcribed, where an answer is billed by it. */
-  audioSeconds?: number
+  readonly audioSeconds?: number | undefined
 }
 
 /** What one try at one target came to. */

@@ -35,6 +35,7 @@ export function plainRecord(more: Partial<UsageRecord>): UsageRecord {
     providerModelVersion: undefined,
     clientIp: '127.0.0.1',
     userAgent: undefined,
+    extra: undefined,
     ...more,
   }
 }

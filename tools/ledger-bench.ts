@@ -122,6 +122,7 @@ function recordOf(row: number): UsageRecord {
     providerModelVersion: labels.upstreamModel,
     clientIp: `10.0.${key % 8}.${key}`,
     userAgent: `OpenAI/Python 1.${key % 30}.0`,
+    extra: undefined,
   }
 }
 

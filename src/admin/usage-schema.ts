@@ -110,6 +110,13 @@ const Attempt = z.looseObject({
   trace_id: z.string().optional().describe('Of the `traceparent` that the caller sent.'),
   client_source_ip: z.string().optional().describe('Address of the caller.'),
   client_user_agent: z.string().optional().describe('Its user agent.'),
+  client_identity: z
+    .string()
+    .optional()
+    .describe('The end user, as the program before the gateway names it; at most 256 characters.'),
+  auth_type: z.literal('anonymous').optional().describe('`anonymous`: the caller showed no key, `proxy.anonymous` let it in.'),
+  passthrough_route_name: z.string().optional().describe('Name of the passthrough route that it came by.'),
+  audio_duration_seconds: z.number().optional().describe('On the last attempt: seconds of the audio that was transcribed.'),
   guardrail_blocked: z.boolean().describe('Whether a guardrail refused it.'),
 })
 

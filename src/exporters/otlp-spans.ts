@@ -5,6 +5,7 @@
  * source: control-observability §5.1 for names and levels; OpenTelemetry semantic conventions 1.45 for GenAI and HTTP; OTLP
  * 1.x, "JSON Protobuf Encoding"
  */
+import type { Extra } from '../exchange.ts'
 import type { Labels, RequestReport, UsageRecord } from '../telemetry/usage-record.ts'
 import { usdOf } from '../telemetry/usage-record.ts'
 import { VERSION } from '../version.ts'
@@ -16,8 +17,12 @@ export type SpanOptions = {
   contentBytesMax: number
 }
 
-/** Bytes of what callers and upstreams may choose. source: control-observability §5.1 */
+/** Bytes of what callers and upstreams may choose, and of what the name of a span tells. source: control-observability §5.1 */
 const CHOSEN_BYTES_MAX = 256
+const TARGET_BYTES_MAX = 64
+
+/** Requests of this handler reach what an operator named a route for, and no model. */
+const PASSTHROUGH_HANDLER = 'passthrough_route'
 
 /** source: OTLP, `Span.SpanKind` and `SpanFlags`: sampled, and whether the parent is known to be remote */
 const SERVER = 2
@@ -56,6 +61,7 @@ export function createSpanWriter({ exporterName, contentBytesMax }: SpanOptions)
     const serverId = digest.slice(0, 16)
     const logicalId = digest.slice(16, 32)
     const ofRequest = `${ofExporter},${text('aisix.request_id', requestId)}`
+    const name = nameOf(last)
     const started = nanoseconds(startedAtMs)
     const ended = nanoseconds(endedAtMs)
 
@@ -64,6 +70,7 @@ export function createSpanWriter({ exporterName, contentBytesMax }: SpanOptions)
       id: serverId,
       parentId: parent?.spanId,
       isRemote: parent !== undefined,
+      name,
       kind: SERVER,
       started,
       ended,
@@ -78,6 +85,7 @@ export function createSpanWriter({ exporterName, contentBytesMax }: SpanOptions)
       id: logicalId,
       parentId: serverId,
       isRemote: false,
+      name,
       kind: CLIENT,
       started,
       ended,
@@ -94,6 +102,7 @@ export function createSpanWriter({ exporterName, contentBytesMax }: SpanOptions)
         id: attemptId(digest, requestId, startedAtMs, record.attemptIndex),
         parentId: logicalId,
         isRemote: false,
+        name,
         kind: CLIENT,
         started: nanoseconds(record.occurredAtMs - record.upstreamMs),
         ended: nanoseconds(record.occurredAtMs),
@@ -116,6 +125,8 @@ type Span = {
   id: string
   parentId: string | undefined
   isRemote: boolean
+  /** As JSON. */
+  name: string
   kind: number
   started: string
   ended: string
@@ -124,11 +135,18 @@ type Span = {
 }
 
 /** source: OTLP, `trace.proto`; members in the order in which the transformer of OpenTelemetry writes them */
-function span({ traceId, id, parentId, isRemote, kind, started, ended, status, attributes }: Span): string {
+function span({ traceId, id, parentId, isRemote, name, kind, started, ended, status, attributes }: Span): string {
   const parent = parentId === undefined ? '' : `"parentSpanId":"${parentId}",`
   const code = status >= 200 && status < 300 ? 1 : 2
   const flags = isRemote ? FLAGS_REMOTE : FLAGS_LOCAL
-  return `{"traceId":"${traceId}","spanId":"${id}",${parent}"name":"chat.completions","kind":${kind},"startTimeUnixNano":"${started}","endTimeUnixNano":"${ended}","attributes":[${attributes}],"droppedAttributesCount":0,"events":[],"droppedEventsCount":0,"status":{"code":${code}},"links":[],"droppedLinksCount":0,"flags":${flags}}`
+  return `{"traceId":"${traceId}","spanId":"${id}",${parent}"name":${name},"kind":${kind},"startTimeUnixNano":"${started}","endTimeUnixNano":"${ended}","attributes":[${attributes}],"droppedAttributesCount":0,"events":[],"droppedEventsCount":0,"status":{"code":${code}},"links":[],"droppedLinksCount":0,"flags":${flags}}`
+}
+
+/** What all spans of a request are called: what was done, and to what where its name is short. out: JSON */
+function nameOf({ handler, extra }: UsageRecord): string {
+  if (handler !== PASSTHROUGH_HANDLER) return '"chat.completions"'
+  const route = extra?.passthroughRoute ?? ''
+  return route === '' || Buffer.byteLength(route) > TARGET_BYTES_MAX ? '"passthrough"' : JSON.stringify(`passthrough ${route}`)
 }
 
 /** Decimal nanoseconds, exact to the microsecond: epoch nanoseconds are too large for a number. */
@@ -160,7 +178,8 @@ function callAttributes(last: UsageRecord): string {
     moreChosen('gen_ai.request.model', last.requestedModel) +
     moreNumber('http.response.status_code', last.status) +
     more('error.type', last.errorClass) +
-    more('aisix.api_key_id', last.labels.apiKeyId)
+    more('aisix.api_key_id', last.labels.apiKeyId) +
+    moreChosen('aisix.passthrough.route_name', last.extra?.passthroughRoute)
   )
 }
 
@@ -168,7 +187,11 @@ const operation = ({ handler }: UsageRecord) =>
   `,{"key":"gen_ai.system","value":{"stringValue":"aisix"}},{"key":"gen_ai.operation.name","value":{"stringValue":"${OPERATIONS[handler] ?? 'chat'}"}}`
 
 /** Operations for which the conventions have a name of their own. All other traffic of models is `chat` in the contract. */
-const OPERATIONS: Readonly<Record<string, string>> = { embeddings: 'embeddings', completions: 'text_completion' }
+const OPERATIONS: Readonly<Record<string, string>> = {
+  embeddings: 'embeddings',
+  completions: 'text_completion',
+  [PASSTHROUGH_HANDLER]: 'passthrough',
+}
 
 function labelAttributes(labels: Labels): string {
   return (
@@ -211,7 +234,16 @@ function recordAttributes(record: UsageRecord): string {
     (record.isEstimated ? ',{"key":"aisix.usage_estimated","value":{"boolValue":true}}' : '') +
     (record.isPriced && record.costPico > 0 ? moreNumber('aisix.cost_usd', usdOf(record.costPico)) : '') +
     more('aisix.client_source_ip', record.clientIp) +
-    moreChosen('aisix.client_user_agent', record.userAgent)
+    moreChosen('aisix.client_user_agent', record.userAgent) +
+    (record.extra === undefined ? '' : extraAttributes(record.extra))
+  )
+}
+
+function extraAttributes({ passthroughRoute, clientIdentity, audioSeconds }: Extra): string {
+  return (
+    moreChosen('aisix.client_identity', clientIdentity) +
+    moreChosen('aisix.passthrough.route_name', passthroughRoute) +
+    (audioSeconds === undefined ? '' : moreCount('aisix.audio.duration_seconds', audioSeconds))
   )
 }
 

@@ -1,6 +1,6 @@
-import type { Labels } from '../exchange.ts'
+import type { Extra, Labels } from '../exchange.ts'
 import type { UsageRecord } from '../telemetry/usage-record.ts'
-import { FIELDS, FLAG, labelsText, packFlags, routeText } from './row.ts'
+import { extraText, FIELDS, FLAG, labelsText, NO_EXTRA, packFlags, routeText } from './row.ts'
 
 /**
  * Records on their way to the writer's thread: one buffer that is handed over, few strings. A clone of a thousand records
@@ -18,6 +18,8 @@ export type Batch = {
   labels: string[]
   /** Ids and messages of all rows, one after another. */
   text: string
+  /** What few rows have besides, in their order: `extraText`, and which row it is of. */
+  extras: { row: number; text: string }[]
 }
 
 /** What the sender keeps of a batch until it hears of it. */
@@ -105,6 +107,9 @@ export class BatchBuilder {
   private lastLabels: Labels | undefined
   private labelsIndex = -1
   private route = { endpoint: '', handler: '', protocol: '', index: -1 }
+  private extras: Batch['extras'] = []
+  private lastExtra: Extra | undefined
+  private lastExtraText = ''
   rows = 0
 
   add(record: UsageRecord): void {
@@ -144,6 +149,7 @@ export class BatchBuilder {
     numbers[at + 21] = this.part(record.traceId, TEXT_MAX)
     numbers[at + 22] = this.part(record.providerRequestId, TEXT_MAX)
     numbers[at + 23] = this.part(record.errorMessage, MESSAGE_MAX)
+    if (record.extra !== undefined) this.addExtra(record.extra)
   }
 
   /** The records that were added, as a batch; the next one begins. */
@@ -153,6 +159,8 @@ export class BatchBuilder {
     const strings = this.strings.take()
     const text = this.parts.join('')
     this.parts = []
+    const { extras } = this
+    this.extras = []
     for (const column of [this.routes, this.models, this.finishes, this.versions]) column.forget()
     for (const column of [this.addresses, this.agents, this.errors]) column.forget()
     this.labels = []
@@ -163,11 +171,21 @@ export class BatchBuilder {
     this.rows = 0
     let stringBytes = 0
     for (const each of strings) stringBytes += each.length
-    const bytes = numbers.byteLength + text.length + stringBytes
+    let bytes = numbers.byteLength + text.length + stringBytes
+    for (const extra of extras) bytes += extra.text.length
     return {
-      batch: { number, rows, numbers, strings, labels: labels.map(textOf), text },
+      batch: { number, rows, numbers, strings, labels: labels.map(textOf), text, extras },
       receipt: { number, rows, bytes, labels, counts },
     }
+  }
+
+  private addExtra(extra: Extra): void {
+    // All callers without a key share one object.
+    if (extra !== this.lastExtra) {
+      this.lastExtra = extra
+      this.lastExtraText = extraText(shortened(extra))
+    }
+    if (this.lastExtraText !== NO_EXTRA) this.extras.push({ row: this.rows - 1, text: this.lastExtraText })
   }
 
   private grow(): void {
@@ -210,6 +228,16 @@ export class BatchBuilder {
 /** A count or a time as the file takes it: whole, not below zero, exact. What is none of these is 0. */
 function whole(value: number): number {
   return value >= 0 && value <= Number.MAX_SAFE_INTEGER ? Math.round(value) : 0
+}
+
+function shortened(extra: Extra): Extra {
+  const { passthroughRoute, clientIdentity } = extra
+  if ((passthroughRoute?.length ?? 0) <= TEXT_MAX && (clientIdentity?.length ?? 0) <= TEXT_MAX) return extra
+  return {
+    ...extra,
+    ...(passthroughRoute !== undefined && { passthroughRoute: cut(passthroughRoute, TEXT_MAX) }),
+    ...(clientIdentity !== undefined && { clientIdentity: cut(clientIdentity, TEXT_MAX) }),
+  }
 }
 
 /** Not in the middle of a character. */

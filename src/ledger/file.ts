@@ -26,8 +26,8 @@ const ROLLUP = `level INTEGER NOT NULL, start INTEGER NOT NULL, api_key INTEGER 
  * The schema, one list of statements a version; `user_version` says how many have been run.
  *
  * `attempts` has a row an attempt. Its columns without a type hold the id of a string, or the string itself where there
- * were too many different ones; `request`, `trace`, `provider_request` hold packed ids. `extra` is for fields of versions
- * to come, as JSON. `blocks` tells what is in a run of attempts. `hours` and `days` are sums up to the attempt `rolled_seq`,
+ * were too many different ones; `request`, `trace`, `provider_request` hold packed ids. `extra` has what few attempts have,
+ * as JSON to which versions add members: NULL in most rows. `blocks` tells what is in a run of attempts. `hours` and `days` are sums up to the attempt `rolled_seq`,
  * on four levels; `start` counts hours and days since 1970, `sums` is packed as `sums.ts` says, with room for counters to
  * come: read in one piece, it is several times quicker than columns. Ids of the dictionaries are never given twice.
  */

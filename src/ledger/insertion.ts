@@ -45,7 +45,7 @@ const {
 export function insertRows(
   file: OpenLedger,
   firstSeq: number,
-  { rows, numbers, text }: Batch,
+  { rows, numbers, text, extras }: Batch,
   strings: readonly (number | string)[],
   labels: readonly number[],
 ): PackedId[] {
@@ -53,6 +53,7 @@ export function insertRows(
   const values: SQLQueryBindings[] = new Array(ROWS_A_STATEMENT * WIDTH).fill(null)
   const many = file.statement(INSERT_MANY)
   let textAt = 0
+  let extraAt = 0
   // Characters of a long string are several times slower to come by than bytes.
   const bytes = isAscii(text) ? Buffer.from(text, 'latin1') : undefined
   const takeId = (length = ABSENT): PackedId | null => {
@@ -82,6 +83,10 @@ export function insertRows(
     const message = numbers[at + ERROR_MESSAGE] ?? -1
     values[to + 24] = message < 0 ? null : text.slice(textAt, textAt + message)
     if (message > 0) textAt += message
+    const extra = extras[extraAt]
+    const hasExtra = extra?.row === row
+    values[to + 25] = hasExtra ? extra.text : null
+    if (hasExtra) extraAt += 1
     to += WIDTH
     if (to < values.length) continue
     many.run(...values)

@@ -6,7 +6,7 @@ import { ENTITY, explain, META, type OpenLedger, openLedgerFile, remedyFor } fro
 import { LedgerUnavailable, type RequestsAnswer, type RequestsQuestion, type StoredRecord } from './ledger.ts'
 import type { Question } from './messages.ts'
 import { hashId, packId, unpackId } from './packed-id.ts'
-import { COLUMNS, FLAG, indexOf, kindOf } from './row.ts'
+import { COLUMNS, FLAG, indexOf, kindOf, readExtra } from './row.ts'
 import { answerUsage } from './usage-answer.ts'
 
 /** Rows that one page looks at; past them it ends early, with a cursor. */
@@ -106,6 +106,7 @@ function rowReader(file: OpenLedger, strings: Map<number, string>, labels: Map<n
     const flags = number(5)
     const [endpoint = '', handler = '', inboundProtocol = ''] = (stringOf(values[4]) ?? '').split('\n')
     const message = values[24]
+    const extra = values[25]
     // In the order of COLUMNS.
     const record: UsageRecord = {
       labels: labelsOf(number(3)),
@@ -139,6 +140,7 @@ function rowReader(file: OpenLedger, strings: Map<number, string>, labels: Map<n
       providerModelVersion: stringOf(values[18]),
       clientIp: stringOf(values[19]) ?? '',
       userAgent: stringOf(values[20]),
+      extra: typeof extra === 'string' ? readExtra(extra) : undefined,
     }
     return { seq: number(0), record }
   }

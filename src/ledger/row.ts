@@ -1,5 +1,6 @@
 /** How a record lies in the table `attempts`, and on its way there. */
-import type { Labels } from '../exchange.ts'
+import type { Extra, Labels } from '../exchange.ts'
+import { member } from '../lib/member.ts'
 
 /** Places of a row's numbers in a batch, one after another. Absent strings and times are -1. */
 export const FIELD = {
@@ -73,6 +74,7 @@ export const COLUMNS = [
   'provider_request',
   'error_class',
   'error_message',
+  'extra',
 ] as const
 
 /** An endpoint's route, handler and protocol always go together: one string for the three. */
@@ -86,4 +88,31 @@ export function labelsText(labels: Labels): string {
     ...{ apiKeyId, teamId, userId, userName, name, modelId, model, isMember },
     ...{ provider, upstreamModel, providerKeyId, providerKeyName },
   })
+}
+
+/** What few rows have, as the file keeps it. Members of later versions may stand beside those that are known here. */
+export const extraText = ({ authType, passthroughRoute, clientIdentity, audioSeconds }: Extra): string =>
+  JSON.stringify({ authType, passthroughRoute, clientIdentity, audioSeconds })
+
+/** The text of an extra that tells nothing. */
+export const NO_EXTRA = '{}'
+
+/** in: what `extraText` wrote, of this version or another one */
+export function readExtra(text: string): Extra | undefined {
+  const stored: unknown = JSON.parse(text)
+  const string = (name: keyof Extra): string | undefined => {
+    const value = member(stored, name)
+    return typeof value === 'string' ? value : undefined
+  }
+  const passthroughRoute = string('passthroughRoute')
+  const clientIdentity = string('clientIdentity')
+  const audioSeconds = member(stored, 'audioSeconds')
+  const extra: Extra = {
+    ...(string('authType') === 'anonymous' && { authType: 'anonymous' }),
+    ...(passthroughRoute !== undefined && { passthroughRoute }),
+    ...(clientIdentity !== undefined && { clientIdentity }),
+    ...(typeof audioSeconds === 'number' && { audioSeconds }),
+  }
+  for (const _name in extra) return extra
+  return undefined
 }

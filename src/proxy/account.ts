@@ -1,4 +1,4 @@
-import { type Attempt, type Exchange, type Labels, openAttempt } from '../exchange.ts'
+import { type Attempt, type Exchange, type Extra, type Labels, openAttempt } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { costPico, type Price } from '../pricing/price.ts'
 import { type RequestReport, TEXT_MAX, type UsageRecord } from '../telemetry/usage-record.ts'
@@ -90,7 +90,16 @@ function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: At
     providerModelVersion: attempt?.providerModelVersion,
     clientIp: exchange.clientIp(),
     userAgent: exchange.userAgent?.slice(0, TEXT_MAX),
+    extra: exchange.extra === undefined ? undefined : extraOf(exchange.extra, isTerminal),
   }
+}
+
+/** Who asked, and by which route, is told of every attempt; how long the audio was, of the one that ends the request. */
+function extraOf(extra: Extra, isTerminal: boolean): Extra {
+  const told = isTerminal || extra.audioSeconds === undefined ? extra : { ...extra, audioSeconds: undefined }
+  const { clientIdentity } = told
+  if (clientIdentity === undefined || clientIdentity.length <= TEXT_MAX) return told
+  return { ...told, clientIdentity: clientIdentity.slice(0, TEXT_MAX) }
 }
 
 function reportOf({ exchange, settledAt, now, parent }: Scope, records: readonly UsageRecord[]): RequestReport {

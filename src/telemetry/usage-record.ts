@@ -1,4 +1,4 @@
-import type { Labels } from '../exchange.ts'
+import type { Extra, Labels } from '../exchange.ts'
 
 export type { Labels }
 
@@ -58,6 +58,8 @@ export type UsageRecord = {
   readonly clientIp: string
   /** 256 characters at most. */
   readonly userAgent: string | undefined
+  /** What few records have, undefined for most. `audioSeconds` is of the terminal attempt alone. */
+  readonly extra: Extra | undefined
 }
 
 /** All that is to be told of one request when it is over: what exporters are handed. */
@@ -134,7 +136,15 @@ export function usageJson(record: UsageRecord): Record<string, unknown> {
     const value = more[name]
     if (value !== undefined && value !== '' && value !== 0 && value !== false) document[name] = value
   }
+  if (record.extra !== undefined) addExtra(document, record.extra)
   return document
+}
+
+function addExtra(document: Record<string, unknown>, { authType, passthroughRoute, clientIdentity, audioSeconds }: Extra): void {
+  if (authType !== undefined) document.auth_type = authType
+  if (passthroughRoute !== undefined && passthroughRoute !== '') document.passthrough_route_name = passthroughRoute
+  if (clientIdentity !== undefined && clientIdentity !== '') document.client_identity = clientIdentity
+  if (audioSeconds !== undefined && audioSeconds > 0) document.audio_duration_seconds = audioSeconds
 }
 
 /** RFC 3339 in UTC, whole seconds. */

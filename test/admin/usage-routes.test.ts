@@ -322,6 +322,26 @@ describe('/admin/v1/requests', () => {
     expect(ids(await admin.requests(`?after=${cursor}`))).toEqual([9])
   })
 
+  test('tells what few attempts have under the names that the reference describes, and of others nothing', async () => {
+    const extra = { authType: 'anonymous', passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5 } as const
+    const admin = open([usageRecord({ requestId: 'plain' }), usageRecord({ requestId: 'rich', extra })])
+    const members = {
+      auth_type: 'anonymous',
+      passthrough_route_name: 'files',
+      client_identity: 'ada',
+      audio_duration_seconds: 12.5,
+    }
+    const { attempts } = await admin.requests()
+    expect(attempts[0]).toMatchObject({ request_id: 'rich', ...members })
+    expect(attempts[1]).not.toContainAnyKeys(Object.keys(members))
+    expect((await admin.get('/admin/v1/requests/rich')).body).toMatchObject({ attempts: [members] })
+    expect((await admin.requests('?request_id=rich')).attempts).toMatchObject([members])
+    const tail = await admin.requests('?after=r1')
+    expect(tail.attempts).toMatchObject([members])
+    const document = (await admin.get('/admin/openapi.json')).text
+    for (const name of Object.keys(members)) expect(document).toContain(`"${name}"`)
+  })
+
   test('gives attempts as records of usage, each with its cursor', async () => {
     const labels = { apiKeyId: 'k', modelId: 'm', model: 'llama', name: 'group', isMember: true }
     const admin = open([usageRecord({ labels, errorClass: 'timeout', errorMessage: 'too slow', status: 504, costPico: 1 })])

@@ -7,7 +7,7 @@ import { gunzipSync } from 'node:zlib'
 import { sha256, sign } from '../../src/exporters/sigv4.ts'
 import { usageJson } from '../../src/telemetry/usage-record.ts'
 import { type Answerer, eventually, openExporters, openServer, QUICK, type Received, snapshotOf } from './harness.ts'
-import { AT_MS, failover, report } from './reports.ts'
+import { AT_MS, failover, record, report } from './reports.ts'
 
 const CREDENTIAL = { accessKeyId: 'minio-key', secretAccessKey: 'minio-secret', sessionToken: undefined }
 const ENV = {
@@ -76,6 +76,19 @@ describe('a bucket', () => {
     expect(received.headers['content-type']).toBe('application/gzip')
     expect(unzipped(received)).toEqual([...expected(failover()), ...expected(report({ requestId: 'request-2' }))])
     expect(lines).toEqual([])
+  })
+
+  test('gets what few requests have, under the names of the contract', async () => {
+    await using server = openServer(store)
+    const { exporters } = openExporters({ env: ENV })
+    exporters.sync(snapshotOf(bucket(server.url, { compression: 'none' })))
+    const extra = { authType: 'anonymous', passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5 } as const
+    exporters.offer(report({ records: [record({ extra })] }))
+    await exporters.close(1_000)
+    const [received] = server.received
+    expect(received && recordsOf(received.body)).toMatchObject([
+      { auth_type: 'anonymous', passthrough_route_name: 'files', client_identity: 'ada', audio_duration_seconds: 12.5 },
+    ])
   })
 
   test('gets plain lines without compression, and no prefix where there is none', async () => {

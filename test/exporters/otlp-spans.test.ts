@@ -94,6 +94,8 @@ describe('the wire format', () => {
             providerRequestId: HOSTILE,
             providerModelVersion: HOSTILE,
             userAgent: HOSTILE,
+            handler: 'passthrough_route',
+            extra: { clientIdentity: HOSTILE, passthroughRoute: HOSTILE, audioSeconds: 0.25 },
             labels: { ...LABELS, provider: HOSTILE, userId: HOSTILE, upstreamModel: HOSTILE },
           }),
         ],
@@ -132,6 +134,24 @@ describe('the spans of a request', () => {
       expect(traceId).toMatch(/^(?!0{32})[0-9a-f]{32}$/)
       expect(traceId).toBe(server?.traceId ?? '')
     }
+  })
+
+  test.each([
+    ['files', 'passthrough files'],
+    ['\u20ac'.repeat(21), `passthrough ${'\u20ac'.repeat(21)}`],
+    // 66 bytes.
+    ['\u20ac'.repeat(22), 'passthrough'],
+    ['a "quoted"\nroute', 'passthrough a "quoted"\nroute'],
+    ['', 'passthrough'],
+    [undefined, 'passthrough'],
+  ])('by the passthrough route %j are called %j, all of them', (passthroughRoute, name) => {
+    const extra = passthroughRoute === undefined ? undefined : { passthroughRoute }
+    const spans = spansOf(report({ records: [record({ handler: 'passthrough_route', extra })] }))
+    expect(spans.map(each => each.name)).toEqual([name, name, name])
+    // A model that is asked over another endpoint has no such name, whatever stands beside it.
+    expect(spansOf(report({ records: [record({ extra })] })).map(each => each.name)).toEqual(
+      new Array(3).fill('chat.completions'),
+    )
   })
 
   test('continue the trace of the caller, whatever its sampled flag says', () => {
@@ -243,9 +263,23 @@ describe('attributes', () => {
     ['completions', 'text_completion'],
     ['messages', 'chat'],
     ['rerank', 'chat'],
+    ['passthrough_route', 'passthrough'],
   ])('the operation of %s is %s', (handler, operation) => {
     const [, logical, attempt] = spansOf(report({ records: [record({ handler })] }))
     for (const span of [logical, attempt]) expect(attributesOf(span)['gen_ai.operation.name']).toBe(operation)
+  })
+
+  test('of what few requests have stand on attempts; the route on the call, too', () => {
+    const extra = { passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5 }
+    const [server, logical, attempt] = spansOf(report({ records: [record({ handler: 'passthrough_route', extra })] }))
+    expect(attributesOf(attempt)).toMatchObject({
+      'aisix.passthrough.route_name': 'files',
+      'aisix.client_identity': 'ada',
+      'aisix.audio.duration_seconds': 12.5,
+    })
+    expect(attributesOf(logical)).toMatchObject({ 'aisix.passthrough.route_name': 'files' })
+    expect(attributesOf(logical)).not.toContainAnyKeys(['aisix.client_identity', 'aisix.audio.duration_seconds'])
+    expect(attributesOf(server)).not.toHaveProperty(['aisix.passthrough.route_name'])
   })
 
   test('what callers and upstreams choose is cut at 256 bytes, between characters', () => {
@@ -257,6 +291,7 @@ describe('attributes', () => {
       providerRequestId: long,
       providerModelVersion: long,
       finishReason: long,
+      extra: { clientIdentity: long },
     })
     expect(attributesOf(spansOf(report({ records: [each] }))[2])).toMatchObject({
       'gen_ai.request.model': cut,
@@ -264,6 +299,7 @@ describe('attributes', () => {
       'gen_ai.response.id': cut,
       'gen_ai.response.model': cut,
       'gen_ai.response.finish_reasons': [cut],
+      'aisix.client_identity': cut,
     })
   })
 })
