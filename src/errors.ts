@@ -10,6 +10,11 @@ export const ERRORS = {
   invalid_api_key: { status: 401, type: 'invalid_api_key' },
   api_key_expired: { status: 401, type: 'invalid_api_key', code: 'api_key_expired' },
   api_key_disabled: { status: 401, type: 'invalid_api_key', code: 'api_key_disabled' },
+  /** Callers without a key (`proxy.anonymous`): their network, or the key that they act as. */
+  source_not_allowed: { status: 401, type: 'invalid_api_key' },
+  principal_missing: { status: 401, type: 'invalid_api_key' },
+  principal_expired: { status: 401, type: 'invalid_api_key', code: 'api_key_expired' },
+  principal_disabled: { status: 401, type: 'invalid_api_key', code: 'api_key_disabled' },
   permission_denied: { status: 403, type: 'permission_denied' },
   ip_restricted: { status: 403, type: 'permission_denied', code: 'ip_restricted' },
   invalid_request: { status: 400, type: 'invalid_request_error' },

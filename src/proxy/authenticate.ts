@@ -23,8 +23,11 @@ function keyIn(header: keyof typeof remembered, presented: string): string {
   return trimmed
 }
 
+/** What a caller is told who showed no credential that could be one. */
+export const NO_CREDENTIAL = 'missing or malformed Authorization header'
+
 function missing(): GatewayError {
-  return new GatewayError('missing_api_key', 'missing or malformed Authorization header')
+  return new GatewayError('missing_api_key', NO_CREDENTIAL)
 }
 
 /**
@@ -43,13 +46,14 @@ export function authenticate(snapshot: Snapshot, headers: Headers, now: number):
   const caller = snapshot.apiKeys.get(hash)
   if (!caller) throw new GatewayError('invalid_api_key', 'invalid API key')
   if (known === undefined) remember(hashes, presented, hash)
-  assertUsable(caller, now)
+  const flaw = flawOf(caller, now)
+  if (flaw === 'disabled') throw new GatewayError('api_key_disabled', 'API key has been disabled')
+  if (flaw === 'expired') throw new GatewayError('api_key_expired', 'API key has expired')
   return caller
 }
 
-/** throws: api_key_disabled, api_key_expired */
-export function assertUsable(caller: CallerKey, now: number): void {
-  if (caller.entry.value.disabled) throw new GatewayError('api_key_disabled', 'API key has been disabled')
-  if (caller.expiresAtMs !== undefined && caller.expiresAtMs < now)
-    throw new GatewayError('api_key_expired', 'API key has expired')
+/** Why a key opens nothing at a time; undefined where it does. */
+export function flawOf({ entry, expiresAtMs }: CallerKey, now: number): 'disabled' | 'expired' | undefined {
+  if (entry.value.disabled) return 'disabled'
+  return expiresAtMs !== undefined && expiresAtMs < now ? 'expired' : undefined
 }

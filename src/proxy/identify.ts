@@ -1,13 +1,13 @@
 import type { Config } from '../config.ts'
 import { GatewayError } from '../errors.ts'
-import type { Exchange } from '../exchange.ts'
+import type { Exchange, Extra } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { compileNetworks } from '../lib/cidr.ts'
 import type { CallerKey, Snapshot } from '../store/snapshot.ts'
-import { assertUsable, authenticate } from './authenticate.ts'
+import { authenticate, flawOf, NO_CREDENTIAL } from './authenticate.ts'
 import { labelsOfCaller } from './labels.ts'
 
-/** Says who asks, and notes it. throws: as `authenticate` */
+/** Says who asks, and notes it. throws: as `authenticate`; source_not_allowed, principal_missing, principal_disabled, principal_expired */
 export type Identify = (snapshot: Snapshot, headers: Headers, exchange: Exchange) => CallerKey
 
 /**
@@ -19,8 +19,8 @@ export function createIdentify({ config, metrics, clock }: Gateway): Identify {
   const mayBeAnonymous = anonymousRule(config.proxy.anonymous)
   return (snapshot, headers, exchange) => {
     const now = clock.now()
-    const principal = mayBeAnonymous?.(snapshot, headers, exchange)
-    if (principal) assertUsable(principal, now)
+    const principal = mayBeAnonymous?.(snapshot, headers, exchange, now)
+    if (principal) exchange.extra = ANONYMOUS
     const caller = principal ?? authenticate(snapshot, headers, now)
     metrics.authenticated(principal ? 'anonymous' : 'api_key', 'none')
     exchange.labels = labelsOfCaller(caller)
@@ -28,16 +28,24 @@ export function createIdentify({ config, metrics, clock }: Gateway): Identify {
   }
 }
 
+/** What is told besides of every request of a caller without a key: one object for all of them. */
+const ANONYMOUS: Extra = Object.freeze({ authType: 'anonymous' })
+
 function anonymousRule(rule: Config['proxy']['anonymous']) {
   if (!rule) return undefined
   const isAllowed = compileNetworks(rule.source_cidrs)
   const isListed = compilePaths(rule.paths)
-  return (snapshot: Snapshot, headers: Headers, { path, clientIp }: Exchange): CallerKey | undefined => {
+  return (snapshot: Snapshot, headers: Headers, { path, clientIp }: Exchange, now: number): CallerKey | undefined => {
     if (headers.has('authorization') || headers.has('x-api-key')) return undefined
-    if (!isListed(path) || !isAllowed(clientIp())) return undefined
+    if (!isListed(path)) return undefined
+    // Strangers are told what everybody is told who shows no key; the log and the metrics say why.
+    if (!isAllowed(clientIp())) throw new GatewayError('source_not_allowed', NO_CREDENTIAL)
     const row = snapshot.entries.api_keys.get(rule.api_key_id)
     const key = row && snapshot.apiKeys.get(row.value.key_hash)
-    if (!key) throw new GatewayError('missing_api_key', 'proxy.anonymous.api_key_id names an API key that does not exist')
+    if (!key) throw new GatewayError('principal_missing', 'proxy.anonymous.api_key_id names an API key that does not exist')
+    const flaw = flawOf(key, now)
+    if (flaw === 'disabled') throw new GatewayError('principal_disabled', 'the API key of proxy.anonymous has been disabled')
+    if (flaw === 'expired') throw new GatewayError('principal_expired', 'the API key of proxy.anonymous has expired')
     return key
   }
 }

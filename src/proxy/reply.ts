@@ -160,11 +160,15 @@ export function replyError(gateway: Gateway, exchange: Exchange, error: unknown)
 }
 
 /** source: control-observability §2.3 */
-const DENIALS: { readonly [K in ErrorName]?: readonly ['api_key' | 'none', string] } = {
+const DENIALS: { readonly [K in ErrorName]?: readonly ['api_key' | 'anonymous' | 'none', string] } = {
   missing_api_key: ['none', 'missing_credentials'],
   invalid_api_key: ['api_key', 'unknown_key'],
   api_key_disabled: ['api_key', 'key_disabled'],
   api_key_expired: ['api_key', 'key_expired'],
+  source_not_allowed: ['anonymous', 'source_not_allowed'],
+  principal_missing: ['anonymous', 'principal_missing'],
+  principal_disabled: ['anonymous', 'principal_disabled'],
+  principal_expired: ['anonymous', 'principal_expired'],
 }
 
 /** A document of the gateway's own. */

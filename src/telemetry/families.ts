@@ -196,13 +196,13 @@ export function metricFamilies(buckets: Config['observability']['metrics']['buck
       'aisix_auth_decisions_total',
       ['method', 'result', 'reason'],
       'Credentials that were judged.',
-      '`result` is `allowed` (`reason` is `none` then) or `denied`; `method` is `api_key`, or `none` where no credential came. Reasons: `missing_credentials`, `unknown_key`, `key_disabled`, `key_expired`. The only metric in which requests that were answered 401 count.',
+      '`result` is `allowed` (`reason` is `none` then) or `denied`; `method` is `api_key`, `anonymous` where `proxy.anonymous` was asked, or `none` where no credential came. Reasons: `missing_credentials`, `unknown_key`, `key_disabled`, `key_expired`; of `anonymous` `source_not_allowed`, `principal_missing`, `principal_disabled`, `principal_expired`. The only metric in which requests that were answered 401 count.',
     ),
     counter(
       'aisix_usage_events_emitted_total',
       ['handler', 'status_code', 'inbound_protocol', ...KEYED],
       'Records of usage that were made.',
-      'Once an attempt, and once for a request that reached no upstream. `handler` is `chat`, `completions` or `embeddings`, `status_code` a class such as `2xx`; `0xx`: the attempt ended without a status.',
+      'Once an attempt, and once for a request that reached no upstream. `handler` names the endpoint, such as `chat`, `status_code` a class such as `2xx`; `0xx`: the attempt ended without a status.',
     ),
     counter(
       'aisix_usage_event_drops_total',
