@@ -3,7 +3,8 @@ import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
 import { member } from '../lib/member.ts'
 import { countOf } from '../wire/count.ts'
-import { binaryToUtf8, parseBounded } from '../wire/members.ts'
+import { binaryToUtf8, parseBounded, skipString } from '../wire/members.ts'
+import { deltaAt } from './capture.ts'
 import { noteSeconds, relayedUsage } from './relayed-usage.ts'
 import { cutMessage } from './rewrite-answer.ts'
 
@@ -27,11 +28,14 @@ type Reading = { usage: Usage | undefined; id: unknown; model: unknown; finish: 
 /** Types of events that are looked into; in all others nothing stands that is counted. */
 type Shape = {
   read(document: unknown): Reading
+  /** The text of a whole answer, or the arguments of its calls where it has none. */
+  text(document: unknown): string
   /** Marks of the events that are parsed. */
   telling: readonly string[]
   ends: readonly string[]
-  /** Mark of events that carry text. */
+  /** Mark of events that carry text, and the members that it may stand in there. */
   content: string
+  said: readonly string[]
   /** Some servers send chunks without a type and end them with `[DONE]`, as in chat. */
   hasChunks?: boolean
   /** What else is taken down of what is read. */
@@ -41,18 +45,25 @@ type Shape = {
 /** Source: Anthropic API reference, "Messages", "Streaming messages". */
 export const nativeMessages: Native = nativeOf({
   read(document) {
-    const message = member(document, 'message') ?? document
+    const started = member(document, 'message')
+    const message = started ?? document
     const usage = member(message, 'usage')
     return {
-      usage: readMessagesUsage(usage),
+      // What a stream tells at its start of its answer's tokens is a beginning: of one that is cut, they are estimated.
+      usage: readMessagesUsage(started === undefined ? usage : { ...Object(usage), output_tokens: 0 }),
       id: member(message, 'id'),
       model: member(message, 'model'),
       finish: member(message, 'stop_reason') ?? member(member(document, 'delta'), 'stop_reason'),
     }
   },
+  text(document) {
+    const blocks = listOf(member(document, 'content'))
+    return joined(blocks, block => member(block, 'text')) || joined(blocks, block => jsonOf(member(block, 'input')))
+  },
   telling: ['message_start', 'message_delta', 'message_stop', 'error'],
   ends: ['message_stop'],
   content: 'content_block_delta',
+  said: ['text', 'partial_json', 'thinking'],
 })
 
 /** Source: OpenAI API reference, "Responses", "Streaming". */
@@ -66,9 +77,15 @@ export const nativeResponses: Native = nativeOf({
       finish: member(response, 'status'),
     }
   },
+  text(document) {
+    const output = listOf(member(document, 'output'))
+    const parts = output.flatMap(item => (member(item, 'type') === 'reasoning' ? [] : listOf(member(item, 'content'))))
+    return joined(parts, part => member(part, 'text')) || joined(output, item => member(item, 'arguments'))
+  },
   telling: ['response.created', 'response.completed', 'response.incomplete', 'response.failed', 'error'],
   ends: ['response.completed', 'response.incomplete', 'response.failed'],
   content: '.delta',
+  said: ['delta'],
 })
 
 /** Source: OpenAI API reference, "Audio", "Transcript text events"; vLLM, "Transcriptions API", for its chunks. */
@@ -79,17 +96,34 @@ export const nativeTranscripts: Native = nativeOf({
     model: member(document, 'model'),
     finish: undefined,
   }),
+  text: document => String(member(document, 'text') ?? ''),
   note: noteSeconds,
   telling: ['transcript.text.done', 'error'],
   ends: ['transcript.text.done'],
   content: '.delta',
+  said: ['delta'],
   hasChunks: true,
 })
 
-function nativeOf({ read, note: noteMore, telling, ends, content, hasChunks = false }: Shape): Native {
-  const note = (exchange: Exchange, document: unknown) => {
+function nativeOf({ read, text, note: noteMore, telling, ends, content, said, hasChunks = false }: Shape): Native {
+  const keys = said.map(name => ({ mark: `"${name}":`, isReasoning: name === 'thinking' }))
+
+  /** Counts what an event carries of the answer. in: its type, its `data` as binary text */
+  const observe = (exchange: Exchange, type: string, data: string) => {
+    exchange.contentEvents += 1
+    for (const { mark, isReasoning } of keys) {
+      const at = data.indexOf(mark)
+      if (at < 0) continue
+      let quote = at + mark.length
+      while (data.charCodeAt(quote) === SPACE) quote += 1
+      if (data.charCodeAt(quote) !== QUOTE) continue
+      exchange.contentBytes += stringBytes(data, quote)
+      if (exchange.capture && !isReasoning && !type.includes('reasoning')) exchange.capture.answer(deltaAt(data, quote))
+      return
+    }
+  }
+  const note = (exchange: Exchange, document: unknown, { usage, id, model, finish }: Reading) => {
     noteMore?.(exchange, document)
-    const { usage, id, model, finish } = read(document)
     if (usage) exchange.usage = mergeUsage(exchange.usage, usage)
     if (typeof finish === 'string') exchange.finishReason = finish.slice(0, 64)
     const { attempt } = exchange
@@ -103,7 +137,12 @@ function nativeOf({ read, note: noteMore, telling, ends, content, hasChunks = fa
       if (member(document, 'type') === 'error' || (member(document, 'object') !== 'response' && hasError(document))) {
         throw errorOf(document, true)
       }
-      note(exchange, document)
+      const reading = read(document)
+      note(exchange, document, reading)
+      if (!exchange.capture && reading.usage && reading.usage.completionTokens > 0) return
+      const answer = text(document)
+      exchange.contentBytes = Buffer.byteLength(answer)
+      exchange.capture?.answer(answer)
     },
     stream(exchange) {
       const observer = { events: 0, isComplete: false, event }
@@ -111,7 +150,7 @@ function nativeOf({ read, note: noteMore, telling, ends, content, hasChunks = fa
         const type = FIRST_TYPE.exec(data)?.[1]
         if (type !== undefined && !telling.includes(type)) {
           observer.events += 1
-          if (type.includes(content)) exchange.contentEvents += 1
+          if (type.includes(content)) observe(exchange, type, data)
           return
         }
         // Servers may write `type` behind what holds others of that name, and errors without any.
@@ -122,18 +161,44 @@ function nativeOf({ read, note: noteMore, telling, ends, content, hasChunks = fa
         if (typeof own !== 'string') {
           if (!hasChunks) return
           if (document === undefined) observer.isComplete = true
-          else note(exchange, document)
+          else note(exchange, document, read(document))
           return
         }
-        if (own.includes(content)) exchange.contentEvents += 1
+        if (own.includes(content)) observe(exchange, own, data)
         if (!telling.includes(own)) return
-        note(exchange, document)
+        note(exchange, document, read(document))
         if (ends.includes(own)) observer.isComplete = true
       }
       return observer
     },
   }
 }
+
+const SPACE = 0x20
+const QUOTE = 0x22
+
+/** Of a string as it is written, without its quotes. Events are relayed that are no JSON: what is not closed counts nothing. */
+function stringBytes(data: string, quote: number): number {
+  try {
+    return skipString(data, quote) - quote - 2
+  } catch {
+    return 0
+  }
+}
+
+const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [])
+
+/** The texts among what stands in each of a list. */
+function joined(list: readonly unknown[], textIn: (each: unknown) => unknown): string {
+  let text = ''
+  for (const each of list) {
+    const found = textIn(each)
+    if (typeof found === 'string') text += found
+  }
+  return text
+}
+
+const jsonOf = (value: unknown): string | undefined => JSON.stringify(value)
 
 /** Of an event that begins with its type, as nearly all do. */
 const FIRST_TYPE = /^\s*\{\s*"type"\s*:\s*"([\w.]{1,64})"/

@@ -83,16 +83,8 @@ export class RelayedLines extends PulledStream {
       throw error
     }
     this.lines += 1
-    const { exchange } = this
-    const said = member(document, 'response') ?? member(member(document, 'message'), 'content')
-    if (typeof said === 'string' && said !== '') {
-      exchange.contentEvents += 1
-      exchange.contentBytes += said.length
-    }
-    if (member(document, 'done') === true) {
-      this.isComplete = true
-      noteOllama(document, exchange)
-    }
+    noteOllama(document, this.exchange)
+    if (member(document, 'done') === true) this.isComplete = true
   }
 
   private told(words: string): GatewayError {
@@ -104,8 +96,14 @@ export class RelayedLines extends PulledStream {
   }
 }
 
-/** What a whole answer, or the last line of a stream, tells of its usage and its end. */
+/** What a whole answer, or a line of a stream, says, and what the last one tells of its usage and its end. */
 export function noteOllama(document: unknown, exchange: Exchange): void {
+  const said = member(document, 'response') ?? member(member(document, 'message'), 'content')
+  if (typeof said === 'string' && said !== '') {
+    exchange.contentEvents += 1
+    exchange.contentBytes += Buffer.byteLength(said)
+    exchange.capture?.answer(said)
+  }
   const usage = usageOf(document)
   if (usage) exchange.usage = mergeUsage(exchange.usage, usage)
   const reason = member(document, 'done_reason')

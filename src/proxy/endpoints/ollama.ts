@@ -40,6 +40,7 @@ function loading(kind: OllamaKind, dialect: Dialect): Endpoint {
         shape: 'lines',
         renames: true,
       },
+      promptMember: kind === 'chat' ? 'messages' : 'prompt',
       more: { messages: z.unknown(), prompt: z.unknown() },
     }),
     takesAnyType: true,
