@@ -54,7 +54,7 @@ type Scope = { exchange: Exchange; settledAt: number; now: number; cost: number;
 
 function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: Attempt | undefined): UsageRecord {
   const isTerminal = attempt === exchange.attempt
-  const { error, endpoint, startedAt, firstByteAt, status } = exchange
+  const { error, endpoint, startedAt, status } = exchange
   const usage = isTerminal ? exchange.usage : undefined
   const endedAt = attempt?.endedAt ?? settledAt
   const labels: Labels = attempt?.labels ?? exchange.labels
@@ -75,7 +75,7 @@ function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: At
     isEstimated: usage?.isEstimated ?? false,
     upstreamMs: attempt?.isCalled ? endedAt - attempt.startedAt : 0,
     upstreamTtftMs: attempt?.firstEventMs,
-    downstreamMs: isTerminal ? (firstByteAt ?? settledAt) - startedAt : undefined,
+    downstreamMs: isTerminal ? (usableAt(exchange) ?? settledAt) - startedAt : undefined,
     totalMs: isTerminal ? settledAt - startedAt : undefined,
     status: isTerminal ? status : (attempt?.status ?? 0),
     costPico: isTerminal ? cost : 0,
@@ -92,6 +92,11 @@ function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: At
     userAgent: exchange.userAgent?.slice(0, TEXT_MAX),
     extra: exchange.extra === undefined ? undefined : extraOf(exchange.extra, isTerminal),
   }
+}
+
+/** When the caller had something to use before the end. Of what is passed on piece by piece that is the head: its first piece is there. */
+function usableAt({ firstByteAt, headAt, isStream }: Exchange): number | undefined {
+  return firstByteAt ?? (isStream ? undefined : headAt)
 }
 
 /** Who asked, and by which route, is told of every attempt; how long the audio was, of the one that ends the request. */
