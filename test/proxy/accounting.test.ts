@@ -1,120 +1,75 @@
 /** What is told of a request when it is over: one table over every endpoint and every way in which a request can end. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import { GatewayError } from '../../src/errors.ts'
+import type { Extra } from '../../src/exchange.ts'
 import { createProxyApp } from '../../src/proxy/app.ts'
+import { ENDPOINTS } from '../../src/proxy/endpoints/index.ts'
 import { RateLimit } from '../../src/resources/rate-limit.ts'
+import { usageJson } from '../../src/telemetry/usage-record.ts'
 import { chatAnswer, chatChunk, type FakeUpstream, fakeUpstream, type Handler } from '../fake-upstream.ts'
 import {
+  ACTOR,
   ALIAS,
   answerOf,
   CALLER_KEY,
+  type GatewayOptions,
   startGateway,
   type TestGateway,
   UPSTREAM_MODEL,
   UPSTREAM_SECRET,
   until,
 } from '../gateway.ts'
+import { plainRecord } from '../plain-record.ts'
 import { samplesOf } from '../telemetry/page.ts'
-
-const PROMPT = 'the secret recipe of the house'
-const REPLY = 'a spoon of nothing'
-const USAGE = { prompt_tokens: 5, completion_tokens: 7, total_tokens: 12 }
-
-type Asked = { name: string; handler: string; path: string; body: Record<string, unknown>; isStream: boolean; answer: Handler }
-
-const textChunk = (text: string, more = {}) => ({
-  id: 'cmpl-1',
-  object: 'text_completion',
-  choices: [{ index: 0, text }],
-  ...more,
-})
-
-/** Every endpoint that reaches an upstream, streamed and not, and how its upstream answers it well. */
-const ENDPOINTS: readonly Asked[] = [
-  {
-    name: 'chat',
-    handler: 'chat',
-    path: '/v1/chat/completions',
-    body: { messages: [{ role: 'user', content: PROMPT }] },
-    isStream: false,
-    answer: (_request, connection) => connection.json(200, chatAnswer(REPLY)),
-  },
-  {
-    name: 'chat, streamed',
-    handler: 'chat',
-    path: '/v1/chat/completions',
-    body: { messages: [{ role: 'user', content: PROMPT }], stream: true },
-    isStream: true,
-    answer: (_request, connection) => connection.sse([chatChunk({ content: REPLY }), chatChunk({}, { usage: USAGE })]),
-  },
-  {
-    name: 'completions',
-    handler: 'completions',
-    path: '/v1/completions',
-    body: { prompt: PROMPT },
-    isStream: false,
-    answer: (_request, connection) => connection.json(200, { ...textChunk(REPLY), model: 'm', usage: USAGE }),
-  },
-  {
-    name: 'completions, streamed',
-    handler: 'completions',
-    path: '/v1/completions',
-    body: { prompt: PROMPT, stream: true },
-    isStream: true,
-    answer: (_request, connection) => connection.sse([textChunk(REPLY), textChunk('', { usage: USAGE })]),
-  },
-  {
-    name: 'messages, translated',
-    handler: 'messages',
-    path: '/v1/messages',
-    body: { messages: [{ role: 'user', content: PROMPT }] },
-    isStream: false,
-    answer: (_request, connection) => connection.json(200, chatAnswer(REPLY)),
-  },
-  {
-    name: 'messages, translated and streamed',
-    handler: 'messages',
-    path: '/v1/messages',
-    body: { messages: [{ role: 'user', content: PROMPT }], stream: true },
-    isStream: true,
-    answer: (_request, connection) => connection.sse([chatChunk({ content: REPLY }), chatChunk({}, { usage: USAGE })]),
-  },
-  {
-    name: 'embeddings',
-    handler: 'embeddings',
-    path: '/v1/embeddings',
-    body: { input: PROMPT },
-    isStream: false,
-    answer: (_request, connection) =>
-      connection.json(200, {
-        object: 'list',
-        model: 'm',
-        data: [{ object: 'embedding', index: 0, embedding: [1] }],
-        usage: { prompt_tokens: 5, total_tokens: 5 },
-      }),
-  },
-]
+import { testTelemetry } from '../telemetry.ts'
+import { PROMPT, REPLY, ROWS, type Row } from './accounting-rows.ts'
 
 let upstream: FakeUpstream
 let gateway: TestGateway
 beforeAll(async () => {
   upstream = await fakeUpstream()
 })
-beforeEach(async () => {
+const start = async (row?: Row, more: Partial<GatewayOptions> = {}) => {
   gateway = await startGateway({
     upstream: upstream.url,
-    model: { cost: { input_per_1k: 0.15, output_per_1k: 0.6 }, timeout: 60_000 },
+    model: { cost: { input_per_1k: 0.15, output_per_1k: 0.6 }, timeout: 60_000, ...row?.model },
     apiKey: { team_id: 'kitchen', user_id: 'u-1', user_name: 'Ada' },
+    ...(row?.providerKey && { providerKey: row.providerKey }),
+    ...more,
   })
-})
+}
+const restart = async (row?: Row, more: Partial<GatewayOptions> = {}) => {
+  await gateway.stop()
+  await start(row, more)
+}
+beforeEach(() => start())
 afterEach(async () => {
   await gateway.idle()
   await gateway.stop()
 })
 afterAll(() => upstream.stop())
 
-const ask = ({ path, body }: Asked, more: Record<string, unknown> = {}, headers = {}, signal?: AbortSignal) =>
-  gateway.post(path, { model: ALIAS, ...body, ...more }, { 'user-agent': 'OpenAI/Python 1.2', ...headers }, signal)
+/** The request of a row, whose body has these members besides its own, or in place of them. */
+const bodyOf = ({ body, encode }: Row, more: Record<string, unknown> = {}) => {
+  const members = { model: ALIAS, ...body, ...more }
+  return encode?.(members) ?? { body: JSON.stringify(members), headers: {} }
+}
+
+const ask = (row: Row, more: Record<string, unknown> = {}, signal?: AbortSignal) => {
+  const { body, headers } = bodyOf(row, more)
+  return gateway.post(row.path, body, { 'user-agent': 'OpenAI/Python 1.2', ...headers }, signal)
+}
+
+/** The tokens of a good answer: as it tells them, or as they are estimated where it does not. */
+function tokensOf(row: Row): { prompt: number; completion: number } | undefined {
+  return row.tokens === 'untold' ? { prompt: Math.ceil(bodyOf(row).body.length / 4), completion: 0 } : row.tokens
+}
+
+/** Members of the model, or of the caller key, that change. */
+const change = (kind: 'models' | 'api_keys', members: Record<string, unknown>) =>
+  kind === 'models'
+    ? gateway.store.replace('models', gateway.rows.model.id, model => ({ ...model, ...members }), ACTOR)
+    : gateway.store.replace('api_keys', gateway.rows.apiKey.id, key => ({ ...key, ...members }), ACTOR)
 
 /** All that was told of the only request. */
 async function told(count = 1) {
@@ -136,13 +91,13 @@ function only(metrics: ReturnType<typeof samplesOf>, name: string) {
 
 const families = (metrics: ReturnType<typeof samplesOf>) => new Set(metrics.map(({ name }) => name))
 
-const protocolOf = ({ handler }: Asked) => (handler === 'messages' ? 'anthropic' : 'openai')
+const templateOf = ({ path, template = path }: Row) => template
 
 /** What every request says of itself in the label set R. */
-const request = (asked: Asked, status: number, outcome: string) => ({
-  endpoint: asked.path,
-  inbound_protocol: protocolOf(asked),
-  provider: 'vllm',
+const request = (row: Row, status: number, outcome: string) => ({
+  endpoint: templateOf(row),
+  inbound_protocol: row.protocol ?? 'openai',
+  provider: String(row.model?.provider ?? 'vllm'),
   model: ALIAS,
   upstream_model: UPSTREAM_MODEL,
   provider_key_id: gateway.rows.providerKey.id,
@@ -151,7 +106,7 @@ const request = (asked: Asked, status: number, outcome: string) => ({
   team_id: 'kitchen',
   user_id: 'u-1',
   user_name: 'Ada',
-  stream: String(asked.isStream),
+  stream: String(row.road === 'stream'),
   is_fallback: 'false',
   status: String(status),
   outcome,
@@ -165,29 +120,38 @@ afterEach(() => {
   for (const secret of [PROMPT, REPLY, CALLER_KEY, UPSTREAM_SECRET]) expect(everything).not.toContain(secret)
 })
 
-describe.each(ENDPOINTS)('$name', asked => {
-  const { handler, path, isStream } = asked
-  const isEmbedding = handler === 'embeddings'
-  const tokens = isEmbedding ? { prompt: 5, completion: 0 } : { prompt: 5, completion: 7 }
+test('the table has rows for every endpoint that there is', () => {
+  const paths = new Set(ROWS.map(({ path, handler }) => `${path} (${handler})`))
+  expect([...paths].sort()).toEqual(ENDPOINTS.map(({ path, name }) => `${path} (${name})`).sort())
+})
+
+describe.each(ROWS)('$name', row => {
+  const { handler, road } = row
+  const isStream = road === 'stream'
+  const tokens = tokensOf(row)
+  beforeEach(async () => {
+    if (row.model || row.providerKey) await restart(row)
+  })
 
   test('a good answer: its tokens and what they cost, everywhere the same', async () => {
-    upstream.answer(asked.answer)
-    const { headers } = await answerOf(await ask(asked))
+    upstream.answer(row.answer)
+    const { headers } = await answerOf(await ask(row))
     const { record, records, metrics, line } = await told()
     expect(records).toHaveLength(1)
+    // $0.15 and $0.60 per 1,000 tokens, in picodollars.
+    const costPico = tokens ? tokens.prompt * 150_000_000 + tokens.completion * 600_000_000 : 0
     expect(record).toMatchObject({
       handler,
-      endpoint: path,
-      inboundProtocol: protocolOf(asked),
+      endpoint: templateOf(row),
+      inboundProtocol: row.protocol ?? 'openai',
       requestId: headers.get('x-aisix-request-id'),
       requestedModel: ALIAS,
       isStream,
-      promptTokens: tokens.prompt,
-      completionTokens: tokens.completion,
-      isEstimated: false,
+      promptTokens: tokens?.prompt ?? 0,
+      completionTokens: tokens?.completion ?? 0,
+      isEstimated: row.tokens === 'untold',
       status: 200,
-      // 5 × $0.15 / 1000 and 7 × $0.60 / 1000, in picodollars.
-      costPico: isEmbedding ? 750_000_000 : 4_950_000_000,
+      costPico,
       isPriced: true,
       attemptIndex: 0,
       attemptKind: 'initial',
@@ -197,11 +161,13 @@ describe.each(ENDPOINTS)('$name', asked => {
       labels: { apiKeyId: gateway.rows.apiKey.id, teamId: 'kitchen', modelId: gateway.rows.model.id, isMember: false },
     })
     expect(record?.errorClass).toBeUndefined()
+    expect(record?.extra).toBeUndefined()
     expect(record?.totalMs).toBeGreaterThanOrEqual(record?.upstreamMs ?? Number.NaN)
-    if (isStream) expect(record?.upstreamTtftMs).toBeGreaterThan(0)
-    else expect(record?.upstreamTtftMs).toBeUndefined()
+    expect(record?.downstreamMs).toBeLessThanOrEqual(record?.totalMs ?? Number.NaN)
+    if (road === 'whole') expect(record?.upstreamTtftMs).toBeUndefined()
+    else expect(record?.upstreamTtftMs).toBeGreaterThan(0)
 
-    const labels = request(asked, 200, 'success')
+    const labels = request(row, 200, 'success')
     expect(only(metrics, 'aisix_proxy_requests_total')).toMatchObject({ labels, value: 1 })
     expect(only(metrics, 'aisix_llm_requests_total')).toMatchObject({ labels, value: 1 })
     const { is_fallback, ...duration } = labels
@@ -211,17 +177,31 @@ describe.each(ENDPOINTS)('$name', asked => {
       value: 1,
     })
     const { stream, status, outcome, ...usage } = duration
-    expect(only(metrics, 'aisix_llm_input_tokens_total')).toMatchObject({ labels: usage, value: tokens.prompt })
-    expect(only(metrics, 'aisix_llm_output_tokens_total')).toMatchObject({ labels: usage, value: tokens.completion })
-    expect(only(metrics, 'aisix_llm_total_tokens_total').value).toBe(tokens.prompt + tokens.completion)
-    expect(only(metrics, 'aisix_llm_spend_micro_usd_total').value).toBeCloseTo(isEmbedding ? 750 : 4_950, 9)
-    expect(only(metrics, 'aisix_tokens_consumed_total')).toMatchObject({ labels: { provider: 'vllm', model: ALIAS } })
-    expect(metrics).toContainEqual({
-      name: 'aisix_llm_tokens_by_client_total',
-      labels: { client_type: 'openai-python', model: ALIAS, token_type: 'input' },
-      value: tokens.prompt,
-    })
-    const latency = { env_id: 'unknown', endpoint: path, model: ALIAS, provider: 'vllm', status_class: '2xx', streaming: stream }
+    const { provider } = labels
+    if (tokens) {
+      expect(only(metrics, 'aisix_llm_input_tokens_total')).toMatchObject({ labels: usage, value: tokens.prompt })
+      expect(only(metrics, 'aisix_llm_output_tokens_total')).toMatchObject({ labels: usage, value: tokens.completion })
+      expect(only(metrics, 'aisix_llm_total_tokens_total').value).toBe(tokens.prompt + tokens.completion)
+      expect(only(metrics, 'aisix_llm_spend_micro_usd_total').value).toBeCloseTo(costPico / 1e6, 9)
+      expect(only(metrics, 'aisix_tokens_consumed_total')).toMatchObject({ labels: { provider, model: ALIAS } })
+      expect(metrics).toContainEqual({
+        name: 'aisix_llm_tokens_by_client_total',
+        labels: { client_type: 'openai-python', model: ALIAS, token_type: 'input' },
+        value: tokens.prompt,
+      })
+      expect(line).toContain(` prompt_tokens=${tokens.prompt} completion_tokens=${tokens.completion} `)
+    } else {
+      expect([...families(metrics)].filter(name => /token.*_total|spend/.test(name))).toEqual([])
+      expect(line).not.toContain('_tokens=')
+    }
+    const latency = {
+      env_id: 'unknown',
+      endpoint: templateOf(row),
+      model: ALIAS,
+      provider,
+      status_class: '2xx',
+      streaming: stream,
+    }
     expect(only(metrics, 'aisix_request_e2e_latency_seconds_count').labels).toEqual(latency)
     expect(families(metrics).has('aisix_request_ttft_seconds_count')).toBe(isStream)
     expect(families(metrics).has('aisix_llm_time_to_first_token_seconds_count')).toBe(isStream)
@@ -230,15 +210,14 @@ describe.each(ENDPOINTS)('$name', asked => {
     expect(only(metrics, 'aisix_usage_events_emitted_total').labels).toEqual({
       handler,
       status_code: '2xx',
-      inbound_protocol: protocolOf(asked),
+      inbound_protocol: labels.inbound_protocol,
       model: ALIAS,
       provider_key_id: labels.provider_key_id,
       provider_key_name: labels.provider_key_name,
     })
     expect(only(metrics, 'aisix_auth_decisions_total').labels).toEqual({ method: 'api_key', result: 'allowed', reason: 'none' })
-    expect(line).toContain(`status=200`)
-    expect(line).toContain(`prompt_tokens=5`)
-    expect(gateway.telemetry.charged).toHaveLength(1)
+    expect(line).toContain(` path="${row.path}" status=200 `)
+    expect(gateway.telemetry.charged).toMatchObject([{ record: { costPico } }])
   })
 
   test.each([
@@ -246,13 +225,13 @@ describe.each(ENDPOINTS)('$name', asked => {
     ['a body that is wrong', { model: 5 }, 400, 'invalid_request_error', 'unknown'],
   ])('a refusal, %s: a record without an upstream', async (_what, more, status, errorClass, model) => {
     upstream.requests.length = 0
-    await answerOf(await ask(asked, more))
+    await answerOf(await ask(row, more))
     const { record, metrics, line } = await told()
     expect(upstream.requests).toHaveLength(0)
     expect(record).toMatchObject({ handler, status, errorClass, promptTokens: 0, costPico: 0, isTerminal: true, upstreamMs: 0 })
     expect(record?.attemptKind).toBeUndefined()
     expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual({
-      ...request(asked, status, 'client_error'),
+      ...request(row, status, 'client_error'),
       ...untargeted,
       provider: 'unknown',
       model,
@@ -265,28 +244,20 @@ describe.each(ENDPOINTS)('$name', asked => {
   })
 
   test('a limit: 429, counted as such', async () => {
-    await gateway.store.replace(
-      'api_keys',
-      gateway.rows.apiKey.id,
-      key => ({ ...key, rate_limit: RateLimit.parse({ rpm: 0 }) }),
-      {
-        adminKey: 'test',
-        address: '',
-      },
-    )
-    const { status } = await answerOf(await ask(asked))
+    await change('api_keys', { rate_limit: RateLimit.parse({ rpm: 0 }) })
+    const { status } = await answerOf(await ask(row))
     const { record, metrics } = await told()
     expect(status).toBe(429)
     expect(record).toMatchObject({ status: 429, errorClass: 'rate_limit_exceeded', labels: { name: ALIAS } })
     expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual({
-      ...request(asked, 429, 'rate_limited'),
+      ...request(row, 429, 'rate_limited'),
       ...untargeted,
     })
   })
 
   test('no key: one decision, one line of its own, no record and no request', async () => {
     const { status } = await answerOf(
-      await fetch(gateway.url + path, { method: 'POST', headers: { authorization: 'Bearer wrong' }, body: '{}' }),
+      await fetch(gateway.url + row.path, { method: 'POST', headers: { authorization: 'Bearer wrong' }, body: '{}' }),
     )
     await gateway.idle()
     const metrics = samplesOf(gateway.telemetry.registry.render())
@@ -305,13 +276,14 @@ describe.each(ENDPOINTS)('$name', asked => {
 
   test('an upstream that fails: no tokens, and its failure is the deployment’s', async () => {
     upstream.answer((_request, connection) => connection.json(500, { error: { message: 'boom' } }))
-    await answerOf(await ask(asked))
+    await answerOf(await ask(row))
     const { record, metrics, line } = await told()
     expect(record).toMatchObject({ status: 502, errorClass: 'upstream_error', promptTokens: 0, completionTokens: 0, costPico: 0 })
     expect(record?.errorMessage).toStartWith('upstream returned 500')
-    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(asked, 502, 'upstream_error'))
+    const labels = request(row, 502, 'upstream_error')
+    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(labels)
     expect(only(metrics, 'aisix_deployment_requests_total').labels).toEqual({
-      provider: 'vllm',
+      provider: labels.provider,
       model: ALIAS,
       upstream_model: UPSTREAM_MODEL,
       provider_key_id: gateway.rows.providerKey.id,
@@ -322,12 +294,11 @@ describe.each(ENDPOINTS)('$name', asked => {
   })
 
   test('retries: a record an attempt, the last one terminal', async () => {
-    await gateway.store.replace('models', gateway.rows.model.id, model => ({ ...model, retries: 1 }), {
-      adminKey: 'test',
-      address: '',
-    })
-    upstream.answerInTurn((_request, connection) => connection.json(503, {}), asked.answer)
-    await answerOf(await ask(asked))
+    await change('models', { retries: 1 })
+    // The jitter takes back the wait before the retry.
+    gateway.gateway.random = () => -1
+    upstream.answerInTurn((_request, connection) => connection.json(503, {}), row.answer)
+    await answerOf(await ask(row))
     const { records, metrics } = await told(2)
     expect(
       records.map(({ attemptIndex, attemptKind, status, isTerminal, promptTokens, errorClass }) => [
@@ -340,7 +311,7 @@ describe.each(ENDPOINTS)('$name', asked => {
       ]),
     ).toEqual([
       [0, 'initial', 503, false, 0, 'upstream_error'],
-      [1, 'retry', 200, true, 5, undefined],
+      [1, 'retry', 200, true, tokens?.prompt ?? 0, undefined],
     ])
     expect(records[0]?.requestId).toBe(records[1]?.requestId ?? '')
     expect(records[0]?.downstreamMs).toBeUndefined()
@@ -349,30 +320,27 @@ describe.each(ENDPOINTS)('$name', asked => {
   })
 
   test('a timeout: 504', async () => {
-    await gateway.store.replace('models', gateway.rows.model.id, model => ({ ...model, timeout: 30, stream_timeout: 30 }), {
-      adminKey: 'test',
-      address: '',
-    })
+    await change('models', { timeout: 30, stream_timeout: 30 })
     upstream.answer((_request, connection) => connection.stall())
-    await answerOf(await ask(asked))
+    await answerOf(await ask(row))
     const { record, metrics } = await told()
     expect(record).toMatchObject({ status: 504, errorClass: 'timeout', promptTokens: 0 })
     expect(record?.upstreamMs).toBeGreaterThanOrEqual(25)
-    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(asked, 504, 'upstream_error'))
+    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(row, 504, 'upstream_error'))
   })
 
   test('a caller that leaves before the head: 499, and nothing against the upstream', async () => {
     const arrived = upstream.arrived(upstream.requests.length + 1)
     upstream.answer((_request, connection) => connection.stall())
     const leaving = new AbortController()
-    const answer = ask(asked, {}, {}, leaving.signal).catch(() => undefined)
+    const answer = ask(row, {}, leaving.signal).catch(() => undefined)
     await arrived
     leaving.abort()
     await answer
     const { record, metrics } = await told()
     expect(record).toMatchObject({ status: 499, errorClass: 'client_disconnected', promptTokens: 0, costPico: 0 })
     expect(only(metrics, 'aisix_proxy_client_cancelled_requests_total').labels).toEqual({
-      endpoint: path,
+      endpoint: templateOf(row),
       model: ALIAS,
       provider_key_id: gateway.rows.providerKey.id,
       provider_key_name: 'provider-key-1',
@@ -384,58 +352,88 @@ describe.each(ENDPOINTS)('$name', asked => {
   test('an upstream that cuts its answer: an error, and what was delivered is charged', async () => {
     const isDelivered = Promise.withResolvers<void>()
     upstream.answer(async (_request, connection) => {
-      if (isStream) {
-        await connection.streamHead()
-        const chunk = handler !== 'completions' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
-        await connection.chunk(`data: ${JSON.stringify(chunk)}\n\n`)
+      if (row.begin) {
+        await row.begin(connection)
         await isDelivered.promise
-        connection.reset()
-      } else {
-        await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"half":')
-        connection.reset()
-      }
+      } else await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"half":')
+      connection.reset()
     })
-    const response = await ask(asked)
+    const response = await ask(row)
     const reader = response.body?.getReader()
     await reader?.read()
     isDelivered.resolve()
-    for (;;) {
-      const piece = await reader?.read()
-      if (!piece || piece.done) break
-    }
+    // What is passed on as it is ends for its caller as it ended for us.
+    for (let isOver = false; !isOver; ) isOver = (await reader?.read().catch(() => undefined))?.done ?? true
     const { record, metrics } = await told()
-    expect(record).toMatchObject({ status: 502, errorClass: 'transport_error', isEstimated: isStream })
-    expect((record?.completionTokens ?? 0) > 0).toBe(isStream)
-    expect((record?.costPico ?? 0) > 0).toBe(isStream)
-    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(asked, 502, 'upstream_error'))
+    expect(record).toMatchObject({ status: 502, errorClass: 'transport_error', ...delivered(row) })
+    expect((record?.costPico ?? 0) > 0).toBe(road !== 'whole')
+    expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(row, 502, 'upstream_error'))
     expect(only(metrics, 'aisix_deployment_failure_responses_total').value).toBe(1)
   })
 })
 
-describe.each(ENDPOINTS.filter(({ isStream }) => isStream))('$name', asked => {
+/** What is charged of an answer that was cut: nothing of a whole one, else its prompt and what had come of it until then. */
+function delivered({ road }: Row) {
+  if (road === 'whole') return { isEstimated: false, promptTokens: 0, completionTokens: 0 }
+  // A quarter of the bytes of REPLY, which came as one event; sound has no tokens.
+  return {
+    isEstimated: true,
+    promptTokens: expect.any(Number),
+    completionTokens: road === 'stream' ? Math.ceil(REPLY.length / 4) : 0,
+  }
+}
+
+describe.each(ROWS.filter(({ road }) => road !== 'whole'))('$name', row => {
+  const isStream = row.road === 'stream'
+  beforeEach(async () => {
+    if (row.model || row.providerKey) await restart(row)
+  })
+
   test('a caller that leaves in the middle: 499, and what came until then is charged as an estimate', async () => {
     upstream.answer(async (_request, connection) => {
-      await connection.streamHead()
-      const chunk = asked.handler !== 'completions' ? chatChunk({ content: REPLY }) : textChunk(REPLY)
-      await connection.chunk(`data: ${JSON.stringify(chunk)}\n\n`)
+      await row.begin?.(connection)
       await connection.stall()
     })
     const leaving = new AbortController()
-    const response = await ask(asked, {}, {}, leaving.signal)
+    const askedAt = performance.now()
+    const response = await ask(row, {}, leaving.signal)
     const reader = response.body?.getReader()
     await reader?.read()
+    const usableMs = performance.now() - askedAt
     leaving.abort()
     await reader?.read().catch(() => undefined)
     const { record, metrics } = await told()
-    expect(record).toMatchObject({ status: 499, isEstimated: true, errorClass: 'client_disconnected' })
-    expect(record?.completionTokens).toBeGreaterThan(0)
+    expect(record).toMatchObject({ status: 499, errorClass: 'client_disconnected', ...delivered(row) })
     expect(record?.upstreamTtftMs).toBeGreaterThan(0)
+    // It had something to use before it had read it, and long before the end.
+    expect(record?.downstreamMs).toBeLessThanOrEqual(usableMs)
     // Its head was out: it is no request that was cancelled before.
     expect(families(metrics).has('aisix_proxy_client_cancelled_requests_total')).toBe(false)
-    expect(only(metrics, 'aisix_request_ttft_seconds_count').value).toBe(1)
+    expect(families(metrics).has('aisix_request_ttft_seconds_count')).toBe(isStream)
+    expect(families(metrics).has('aisix_deployment_failure_responses_total')).toBe(false)
   })
 })
 
+describe('count_tokens', () => {
+  const row = ROWS.find(({ name }) => name === 'count_tokens, of an engine') ?? ROWS[0]
+
+  test('of a server that cannot count: the estimate is an answer, the attempt is told, and later ones ask nobody', async () => {
+    if (!row) throw new Error('the table has no rows')
+    upstream.answer((_request, connection) => connection.json(404, {}))
+    const before = upstream.requests.length
+    const first = await answerOf(await ask(row))
+    const second = await answerOf(await ask(row))
+    expect([first.status, second.status, upstream.requests.length - before]).toEqual([200, 200, 1])
+    await gateway.idle()
+    const { records, registry } = gateway.telemetry
+    expect(records).toMatchObject([
+      { status: 200, attemptKind: 'initial', promptTokens: 0, isEstimated: false, costPico: 0 },
+      { status: 200, promptTokens: 0, isEstimated: false, costPico: 0, upstreamMs: 0 },
+    ])
+    expect(records[1]?.attemptKind).toBeUndefined()
+    expect(only(samplesOf(registry.render()), 'aisix_deployment_requests_total').value).toBe(1)
+  })
+})
 describe('groups', () => {
   test('a fallback: both attempts under the name that was asked for, each with its own target', async () => {
     const second = await fakeUpstream()
@@ -597,6 +595,55 @@ describe('requests that ask no upstream', () => {
   })
 })
 
+describe('what few requests have', () => {
+  const LONG = 'i'.repeat(300)
+
+  /** Answers as told, after it has noted something rare of the request that is under way. */
+  const noting =
+    (extra: Extra, answer: Handler): Handler =>
+    (request, connection) => {
+      for (const exchange of gateway.gateway.lifecycle.inFlight) exchange.extra = extra
+      return answer(request, connection)
+    }
+
+  test('stands on all attempts as far as it is of the request, and on the last as far as it is of the answer', async () => {
+    await change('models', { retries: 1 })
+    const extra = { authType: 'anonymous', passthroughRoute: 'files', clientIdentity: LONG, audioSeconds: 12.5 } as const
+    upstream.answerInTurn(
+      noting(extra, (_request, connection) => connection.json(503, {})),
+      (_request, connection) => connection.json(200, chatAnswer(REPLY)),
+    )
+    await answerOf(await gateway.chat())
+    const { records } = await told(2)
+    const ofRequest: Extra = { authType: 'anonymous', passthroughRoute: 'files', clientIdentity: 'i'.repeat(256) }
+    expect(records.map(record => record.extra)).toEqual([
+      { ...ofRequest, audioSeconds: undefined },
+      { ...ofRequest, audioSeconds: 12.5 },
+    ])
+    expect(records.map(usageJson)).toMatchObject([
+      { auth_type: 'anonymous', passthrough_route_name: 'files', client_identity: 'i'.repeat(256) },
+      { audio_duration_seconds: 12.5 },
+    ])
+    expect(usageJson(records[0] ?? plainRecord({}))).not.toHaveProperty('audio_duration_seconds')
+  })
+
+  test('is left as it is where nothing of it has to be cut or left out, and is nothing for most', async () => {
+    const extra = { clientIdentity: 'ada', audioSeconds: 1 }
+    upstream.answerInTurn(
+      noting(extra, (_request, connection) => connection.json(200, chatAnswer(REPLY))),
+      (_request, connection) => connection.json(200, chatAnswer(REPLY)),
+    )
+    await answerOf(await gateway.chat())
+    await answerOf(await gateway.chat())
+    const [first, second] = gateway.telemetry.records
+    expect(first?.extra).toBe(extra)
+    expect(second?.extra).toBeUndefined()
+    for (const name of ['auth_type', 'passthrough_route_name', 'client_identity', 'audio_duration_seconds']) {
+      expect(usageJson(second ?? plainRecord({}))).not.toHaveProperty(name)
+    }
+  })
+})
+
 describe('traces and content', () => {
   test('an inbound traceparent is taken over, one that is malformed is not', async () => {
     const [traceId, spanId] = ['0af7651916cd43dd8448eb211c80319c', 'b7ad6b7169203331']
@@ -614,17 +661,107 @@ describe('traces and content', () => {
     expect(gateway.telemetry.records.map(record => record.traceId)).toEqual([traceId, ...new Array(5).fill(undefined)])
   })
 
-  test.each(ENDPOINTS)('$name: an exporter that wants content gets what was asked and what was answered', async asked => {
-    await gateway.stop()
-    const { testTelemetry } = await import('../telemetry.ts')
-    gateway = await startGateway({ upstream: upstream.url, telemetry: testTelemetry({ wantsReports: true }) })
-    upstream.answer(asked.answer)
-    await answerOf(await ask(asked))
+  test.each(ROWS)('$name: an exporter that wants content gets what was asked and what was answered', async row => {
+    await restart(row, { telemetry: testTelemetry({ wantsReports: true }) })
+    upstream.answer(row.answer)
+    await answerOf(await ask(row))
     await until('the report is there', () => gateway.telemetry.reports.length === 1)
     const [report] = gateway.telemetry.reports
-    expect(report?.content?.prompt).toContain(PROMPT)
-    expect(report?.content?.response).toBe(asked.handler === 'embeddings' ? '' : REPLY)
-    expect(report?.content?.isTruncated).toBe(false)
-    expect(report).toMatchObject({ method: 'POST', endpoint: asked.path, status: 200 })
+    const { prompt, response, isTruncated } = report?.content ?? {}
+    if (row.content.prompt === '') expect(prompt).toBe('')
+    else expect(prompt).toContain(row.content.prompt)
+    expect(response).toBe(row.content.response)
+    expect(isTruncated).toBe(false)
+    expect(report).toMatchObject({ method: 'POST', endpoint: templateOf(row), status: 200 })
+  })
+
+  const frame = (event: object, space = '') => `data: ${JSON.stringify(event).replaceAll('":', `":${space}`)}\n\n`
+  const messagesDelta = (delta: object) => frame({ type: 'content_block_delta', index: 0, delta })
+  const responsesDelta = (type: string, delta: string) => frame({ type: `response.${type}.delta`, delta }, ' ')
+  const calls = { input: { city: 'Rome' }, arguments: '{"city":"Rome"}' }
+
+  test.each<[string, string, string, () => { answer: Handler; response: string; completionTokens: number }]>([
+    [
+      'a stream of Messages',
+      'messages, native and streamed',
+      'what it thinks is counted and not kept, arguments are both',
+      () => ({
+        answer: (_request, connection) =>
+          connection.send(
+            200,
+            messagesDelta({ type: 'thinking_delta', thinking: 'x'.repeat(40) }) +
+              messagesDelta({ type: 'text_delta', text: 'A "word" ' }) +
+              messagesDelta({ type: 'input_json_delta', partial_json: calls.arguments }) +
+              frame({ type: 'message_stop' }),
+            { 'content-type': 'text/event-stream' },
+          ),
+        response: `A "word" ${calls.arguments}`,
+        // A quarter of the bytes as they are written, escapes included.
+        completionTokens: 18,
+      }),
+    ],
+    [
+      'a stream of Responses, of a server that writes spaces',
+      'responses, native and streamed',
+      'the same',
+      () => ({
+        answer: (_request, connection) =>
+          connection.send(
+            200,
+            responsesDelta('reasoning_text', 'x'.repeat(40)) +
+              responsesDelta('output_text', 'A word ') +
+              responsesDelta('function_call_arguments', 'Rome') +
+              frame({ type: 'response.completed', response: { id: 'r', status: 'completed' } }),
+            { 'content-type': 'text/event-stream' },
+          ),
+        response: 'A word Rome',
+        completionTokens: 13,
+      }),
+    ],
+    [
+      'an answer of Messages that is a call',
+      'messages, native',
+      'its arguments stand for its text',
+      () => ({
+        answer: (_request, connection) =>
+          connection.json(200, {
+            type: 'message',
+            content: [
+              { type: 'thinking', thinking: 'x' },
+              { type: 'tool_use', input: calls.input },
+            ],
+          }),
+        response: calls.arguments,
+        completionTokens: 4,
+      }),
+    ],
+    [
+      'an answer of Responses that is a call',
+      'responses, native',
+      'the same',
+      () => ({
+        answer: (_request, connection) =>
+          connection.json(200, {
+            object: 'response',
+            output: [
+              { type: 'reasoning', content: [{ type: 'reasoning_text', text: 'x' }] },
+              { type: 'function_call', arguments: calls.arguments },
+            ],
+          }),
+        response: calls.arguments,
+        completionTokens: 4,
+      }),
+    ],
+  ])('%s which tells no usage: of %s, %s', async (_what, name, _how, make) => {
+    const row = ROWS.find(each => each.name === name)
+    if (!row) throw new Error(`the table has no row ${name}`)
+    const { answer, response, completionTokens } = make()
+    await restart(row, { telemetry: testTelemetry({ wantsReports: true }) })
+    upstream.answer(answer)
+    await answerOf(await ask(row))
+    await until('the report is there', () => gateway.telemetry.reports.length === 1)
+    const [report] = gateway.telemetry.reports
+    expect(report?.content?.response).toBe(response)
+    expect(report?.records).toMatchObject([{ status: 200, isEstimated: true, completionTokens }])
   })
 })
