@@ -176,8 +176,8 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     if (!endpoint.native && !endpoint.atOnce) return translate()
     return {
       ...{ text, spans, model, callerBody, translate },
-      // Ollama streams unless it is told not to.
-      isStream: endpoint.atOnce ? stream !== false : stream === true,
+      // Ollama streams unless it is told not to; a count of tokens never is a stream.
+      isStream: endpoint.count === undefined && (endpoint.atOnce ? stream !== false : stream === true),
       includeUsage: true,
       hasStreamOptions: false,
       bytes: bytes.byteLength,

@@ -417,6 +417,17 @@ describe.each(ROWS.filter(({ road }) => road !== 'whole'))('$name', row => {
 describe('count_tokens', () => {
   const row = ROWS.find(({ name }) => name === 'count_tokens, of an engine') ?? ROWS[0]
 
+  test.each(['count_tokens, of an engine', 'count_tokens, native'])('is no stream, whatever is asked: %s', async name => {
+    const counting = ROWS.find(each => each.name === name)
+    if (!counting) throw new Error(`the table has no row ${name}`)
+    await restart(counting)
+    upstream.answer(counting.answer)
+    const { status, body } = await answerOf(await ask(counting, { stream: true }))
+    expect([status, body]).toEqual([200, { input_tokens: 5 }])
+    const { record } = await told()
+    expect(record).toMatchObject({ status: 200, isStream: false })
+  })
+
   test('of a server that cannot count: the estimate is an answer, the attempt is told, and later ones ask nobody', async () => {
     if (!row) throw new Error('the table has no rows')
     upstream.answer((_request, connection) => connection.json(404, {}))
