@@ -52,8 +52,8 @@ async function run(format: 'text' | 'json'): Promise<Run> {
   const observability = { log_level: 'trace', log_format: format, metrics: { prometheus: { enabled: false } } }
   // Callers without a key act as one that is there already.
   const before = await startExecutable({ ready: 'log', folder, config: { observability } })
-  const api_key_id = await operatorOf(before).write('apikeys', { key_hash: sha256(callerKey), allowed_models: ['*'] })
-  expect(await before.stop()).toBe(0)
+  const principal = operatorOf(before).write('apikeys', { key_hash: sha256(callerKey), allowed_models: ['*'] })
+  const api_key_id = await principal.finally(() => before.stop())
   const anonymous = { api_key_id, source_cidrs: ['127.0.0.0/8'], paths: ['/api/*'] }
   const gateway = await startExecutable({
     ready: 'log',
