@@ -23,6 +23,8 @@ const NEVER = new Set([
   'trailer',
   'transfer-encoding',
   'upgrade',
+  // What a WebSocket's two ends agree on; browsers offer their key in it.
+  ...['key', 'version', 'protocol', 'extensions', 'accept'].map(name => `sec-websocket-${name}`),
   'x-aisix-request-id',
 ])
 

@@ -49,6 +49,10 @@ const TRANSPORT = [
   'upgrade',
   'x-aisix-anything',
   'x-stainless-lang',
+  'sec-websocket-key',
+  'sec-websocket-version',
+  'sec-websocket-protocol',
+  'sec-websocket-extensions',
 ]
 
 test.each(CREDENTIALS)('%s is neither set nor forwarded, in any case', name => {
