@@ -80,14 +80,7 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
     // Its answer may have come meanwhile, or that of another request: then the host is there, however busy with connections.
     if (isOver() || origin.aliveAt >= startedAt) return
     if (isThere) origin.aliveAt = monotonic()
-    else {
-      request.onUnreachable(
-        new GatewayError('transport_error', 'transport error: connection timed out', {
-          cause: new Error(`no connection within upstream.connect_timeout_ms (${connectTimeoutMs}), nor on a second try`),
-          retry: 'yes',
-        }),
-      )
-    }
+    else request.onUnreachable(unreachable(connectTimeoutMs))
   }
 
   return request => {
@@ -144,7 +137,7 @@ function headersOf({ headers }: DialRequest): Record<string, string> | Headers {
 type Endpoint = { hostname: string; port: number; tls: TlsOptions | undefined }
 
 /** Whether a connection can be had in time, the TLS handshake included; whose certificate it is does not matter here. */
-async function canConnect({ hostname, port, tls }: Endpoint, timeoutMs: number): Promise<boolean> {
+export async function canConnect({ hostname, port, tls }: Endpoint, timeoutMs: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   const timer = setTimeout(() => resolve(false), timeoutMs)
   const connecting = Bun.connect({
@@ -182,7 +175,7 @@ async function canConnect({ hostname, port, tls }: Endpoint, timeoutMs: number):
 }
 
 /** A proxy's own address: that is where connections go where there is one. */
-function proxyEndpoint(text: string): Endpoint {
+export function proxyEndpoint(text: string): Endpoint {
   const { protocol, hostname, port } = new URL(text)
   const isTls = protocol === 'https:'
   return {
@@ -190,6 +183,14 @@ function proxyEndpoint(text: string): Endpoint {
     port: port === '' ? (isTls ? 443 : 80) : Number(port),
     tls: isTls ? { rejectUnauthorized: true } : undefined,
   }
+}
+
+/** No connection could be had within the time for connecting. */
+export function unreachable(connectTimeoutMs: number): GatewayError {
+  return new GatewayError('transport_error', 'transport error: connection timed out', {
+    cause: new Error(`no connection within upstream.connect_timeout_ms (${connectTimeoutMs}), nor on a second try`),
+    retry: 'yes',
+  })
 }
 
 /**

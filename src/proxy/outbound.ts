@@ -1,3 +1,4 @@
+import type { CallerKey } from '../store/snapshot.ts'
 import type { AttemptInput } from './attempt-input.ts'
 import { encodeQuestion, toUpstream } from './encode.ts'
 import type { NativeRelay } from './endpoints/endpoint.ts'
@@ -49,10 +50,23 @@ export function outboundHeaders(
     headers['content-length'] = String(form.bytes)
   }
   if (question.isStream) headers.accept = 'text/event-stream'
+  addOperatorHeaders(headers, exchange.requestId, callerKey, callerHeaders, target)
+  headers.accept ??= 'application/json'
+  return headers
+}
+
+/** Adds what the operator wants sent besides: templates, and headers of the caller's. None replaces one of ours but the user agent. */
+export function addOperatorHeaders(
+  headers: Record<string, string>,
+  requestId: string,
+  { entry }: CallerKey,
+  callerHeaders: Headers,
+  target: Target,
+): void {
+  const { upstream } = target
   if (upstream.templates.length > 0) {
-    const { entry } = callerKey
     addTemplated(headers, upstream, {
-      'request.id': exchange.requestId,
+      'request.id': requestId,
       'request.api_key.id': entry.id,
       'request.api_key.name': entry.value.display_name,
       'request.api_key.team_id': entry.value.team_id,
@@ -69,6 +83,4 @@ export function outboundHeaders(
         headers[name] = value
     }
   }
-  headers.accept ??= 'application/json'
-  return headers
 }
