@@ -24,6 +24,8 @@ export const ERRORS = {
   request_too_large: { status: 413, type: 'invalid_request_error' },
   unsupported_encoding: { status: 415, type: 'invalid_request_error' },
   endpoint_removed: { status: 410, type: 'invalid_request_error', code: 'endpoint_removed' },
+  /** A request for a WebSocket that is no opening handshake; also 400 and 405. */
+  websocket_upgrade_required: { status: 426, type: 'websocket_upgrade_required' },
   model_not_found: { status: 404, type: 'model_not_found' },
   not_implemented: { status: 501, type: 'not_implemented' },
   rate_limited: { status: 429, type: 'rate_limit_exceeded' },

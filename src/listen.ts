@@ -22,8 +22,8 @@ import { createLimiter } from './limits/limiter.ts'
 import { RemainingLimits } from './limits/remaining.ts'
 import { createModelHealth } from './model-health.ts'
 import { catalogPath, createCatalog } from './pricing/catalog-file.ts'
-import { createProxyApp } from './proxy/app.ts'
-import type { ModelChecker } from './proxy/model-check.ts'
+import { createProxyApp, type ProxyApp } from './proxy/app.ts'
+import type { Session } from './proxy/realtime.ts'
 import type { UpstreamTls } from './proxy/upstream.ts'
 import { createStatusApp } from './status/app.ts'
 import { createGatewayMetrics } from './status/gateway-metrics.ts'
@@ -35,8 +35,8 @@ import { createRequestMetrics } from './telemetry/request-metrics.ts'
 import { COMMIT, VERSION } from './version.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
-type Handler = (request: Request, server: Bun.Server<undefined>) => Response | Promise<Response>
-type Listener = { label: string; server: Bun.Server<undefined> }
+type Handler = (request: Request, server: Bun.Server<Session>) => ReturnType<ProxyApp['fetch']>
+type Listener = { label: string; server: Bun.Server<Session> }
 
 const DRAIN_PROGRESS_MS = 5_000
 const FLUSH_MS = 2_000
@@ -90,9 +90,9 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   }
 
   const listeners: Listener[] = []
-  let modelChecker: ModelChecker
+  let proxyApp: ProxyApp
   try {
-    modelChecker = openListeners(gateway, loaded, tls, listeners)
+    proxyApp = openListeners(gateway, loaded, tls, listeners)
   } catch (error) {
     if (!(error instanceof BindError)) throw error
     for (const { server } of listeners) server.stop(true)
@@ -108,6 +108,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     store: config.store.path,
   })
 
+  const { modelChecker } = proxyApp
   const tick = () => {
     modelChecker.tick(gateway.clock.now())
     gateway.exporters.sync(gateway.store.snapshot)
@@ -117,7 +118,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
 
   const first = await signals.next()
   const second = signals.next()
-  const ended = await Promise.race([drain(gateway, listeners, first), second.then(name => ({ second: name }))])
+  const ended = await Promise.race([drain(gateway, proxyApp, listeners, first), second.then(name => ({ second: name }))])
   if (typeof ended === 'object') {
     log.warn('second signal: ending at once', { in_flight: gateway.lifecycle.inFlight.size })
     await log.flush(FLUSH_MS)
@@ -217,18 +218,19 @@ function logStranger(log: Log, message: string, error: unknown): void {
   })
 }
 
-/** returns: the proxy's checks of models, which nobody ticks yet */
+/** returns: the proxy, whose checks of models nobody ticks yet */
 function openListeners(
   gateway: Gateway,
   { config, origins }: LoadedConfig,
   tls: LoadedConfig['tls'],
   listeners: Listener[],
-): ModelChecker {
+): ProxyApp {
   const { log, store, clock, lifecycle, modelHealth } = gateway
   const proxyApp = createProxyApp(gateway, upstreamTls(config, tls))
   const idleSecs = idleTimeoutSecs(config.downstream.idle_timeout_secs, log)
   const proxyFetch = idleSecs === 0 ? proxyApp.fetch : closingIdle(proxyApp.fetch, idleSecs)
-  listeners.push({ label: 'proxy', server: bind('proxy', config.proxy.addr, proxyFetch, tls.proxy, gateway, idleSecs) })
+  const proxyServer = bind('proxy', config.proxy.addr, proxyFetch, tls.proxy, gateway, idleSecs, proxyApp.websocket)
+  listeners.push({ label: 'proxy', server: proxyServer })
   if (config.admin.enabled) {
     const adminApp = createAdminApp({
       store,
@@ -241,7 +243,7 @@ function openListeners(
       budgets: gateway.budgets,
       exporters: gateway.exporters,
       catalog: createCatalog(catalogPath(config.store.path)),
-      playground: proxyApp.fetch,
+      playground: async (request, server) => (await proxyApp.fetch(request, server)) ?? new Response(null, { status: 500 }),
     })
     listeners.push({ label: 'admin', server: bind('admin', config.admin.addr, adminApp.fetch, tls.admin, gateway) })
   }
@@ -263,7 +265,7 @@ function openListeners(
       log.warn(`${error.message}; going on without the metrics listener`)
     }
   }
-  return proxyApp.modelChecker
+  return proxyApp
 }
 
 /** What the scrape page says besides the configuration. */
@@ -300,6 +302,8 @@ function closingIdle(fetch: Handler, secs: number): Handler {
   return async (request, server) => {
     server.timeout(request, 0)
     const answer = await fetch(request, server)
+    // A WebSocket now, whose silence its own handlers mind.
+    if (!answer) return undefined
     const resume = () => server.timeout(request, secs)
     const isStream = answer.headers.get('content-type')?.startsWith('text/event-stream') === true
     if (isStream && answer.body) return new Response(withEnd(answer.body, resume), answer)
@@ -331,6 +335,9 @@ function withEnd(source: ReadableStream<Uint8Array>, onEnd: () => void): Readabl
   })
 }
 
+/** Listeners that take up no WebSocket. */
+const NO_WEBSOCKETS: Bun.WebSocketHandler<Session> = { message() {} }
+
 /**
  * in: `idleSecs` of silence after which the runtime closes a connection; 0: never
  * throws: BindError with the operating system's reason
@@ -342,7 +349,8 @@ function bind(
   tls: ServerTls | undefined,
   gateway: Gateway,
   idleSecs = 0,
-): Bun.Server<undefined> {
+  websocket = NO_WEBSOCKETS,
+): Bun.Server<Session> {
   const { hostname, port } = parseSocketAddress(addr)
   const log = gateway.log.as(label)
   try {
@@ -351,6 +359,7 @@ function bind(
       port,
       ...(tls ? { tls } : {}),
       fetch,
+      websocket,
       // The runtime's 10 s would cut quiet streams and long answers: deadlines are the gateway's own.
       idleTimeout: idleSecs,
       maxRequestBodySize: Number.POSITIVE_INFINITY,
@@ -399,10 +408,12 @@ function listenToSignals(): { next(): Promise<SignalName> } {
 /**
  * Says to load balancers that it is over, gives them time to hear it, then waits for every exchange to end and for every
  * answer to be with its caller: an exchange is over when the last byte is handed to the runtime, the connection when a slow
- * reader has taken it.
+ * reader has taken it. Realtime sessions may go on for hours: they are not awaited, but told to go elsewhere once load balancers
+ * had their time, so that whoever dials again does not come back here.
  */
 async function drain(
   { config, lifecycle, log }: Gateway,
+  { endSessions }: ProxyApp,
   listeners: readonly Listener[],
   signal: SignalName,
 ): Promise<'drained'> {
@@ -416,7 +427,10 @@ async function drain(
   let saidAt = startedAt
   for (;;) {
     const now = performance.now()
-    if (now - startedAt >= minimumMs && !isBusy()) return 'drained'
+    if (now - startedAt >= minimumMs) {
+      endSessions()
+      if (!isBusy()) return 'drained'
+    }
     if (now - saidAt >= DRAIN_PROGRESS_MS) {
       saidAt = now
       log.info('draining', { in_flight: lifecycle.inFlight.size })

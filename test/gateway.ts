@@ -8,6 +8,7 @@ import { createLimiter } from '../src/limits/limiter.ts'
 import { RemainingLimits } from '../src/limits/remaining.ts'
 import { createModelHealth } from '../src/model-health.ts'
 import { createProxyApp } from '../src/proxy/app.ts'
+import type { SessionTimings } from '../src/proxy/realtime.ts'
 import type { UpstreamTls } from '../src/proxy/upstream.ts'
 import { ApiKey } from '../src/resources/api-key.ts'
 import { DirectModel, ModelGroup } from '../src/resources/model.ts'
@@ -36,6 +37,8 @@ export type GatewayOptions = {
   /** Sections of config.yaml. */
   config?: Record<string, Section>
   tls?: UpstreamTls
+  /** How often realtime sessions ping. */
+  timings?: SessionTimings
   clock?: Clock
   logFilter?: string
   telemetry?: ReturnType<typeof testTelemetry>
@@ -74,6 +77,8 @@ export type TestGateway = {
   accessLine(requestId?: string): Promise<string>
   /** Resolves when no exchange is open; fails after some seconds. */
   idle(): Promise<void>
+  /** Tells realtime sessions to go elsewhere, as the end of a drain does. */
+  endSessions(): void
   stop(): Promise<void>
 }
 
@@ -140,12 +145,14 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     ...telemetry,
     lifecycle: { isDraining: false, inFlight: new InFlight(), startedAtMs: clock.now() },
   }
-  const app = createProxyApp(gateway, options.tls ?? { ca: [], cert: undefined, key: undefined, verify: true })
+  const noTls = { ca: [], cert: undefined, key: undefined, verify: true }
+  const app = createProxyApp(gateway, options.tls ?? noTls, options.timings)
   // As src/listen.ts has it.
   const server = Bun.serve({
     hostname: '127.0.0.1',
     port: 0,
     fetch: app.fetch,
+    websocket: app.websocket,
     idleTimeout: 0,
     maxRequestBodySize: Number.POSITIVE_INFINITY,
     development: false,
@@ -226,6 +233,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
       return find() ?? ''
     },
     idle,
+    endSessions: app.endSessions,
     async stop() {
       await server.stop(true)
       await store.close()

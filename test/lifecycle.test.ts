@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { ADMIN_KEY, EXECUTABLE, type Executable, type ExecutableOptions, freePorts, startExecutable } from './executable.ts'
 import { type Connection, chatAnswer, chatChunk, type FakeUpstream, fakeUpstream } from './fake-upstream.ts'
 import { sha256, until } from './gateway.ts'
+import { openSession, type RealtimeUpstream, realtimeUpstream } from './realtime.ts'
 
 const CALLER_KEY = 'sk-lifecycle-caller'
 const ALIAS = 'lifecycle-model'
@@ -47,27 +48,43 @@ async function start(options: ExecutableOptions = {}): Promise<Executable> {
 async function startWithUpstream(options: ExecutableOptions = {}): Promise<{ gateway: Executable; upstream: FakeUpstream }> {
   const upstream = await fakeUpstream()
   stops.push(upstream.stop)
+  return { gateway: await startInFrontOf(upstream.url, options), upstream }
+}
+
+async function startWithRealtime(options: ExecutableOptions): Promise<{ gateway: Executable; upstream: RealtimeUpstream }> {
+  const upstream = realtimeUpstream()
+  stops.push(upstream.stop)
+  return { gateway: await startInFrontOf(upstream.url, options), upstream }
+}
+
+async function startInFrontOf(api_base: string, options: ExecutableOptions): Promise<Executable> {
   const gateway = await start(options)
-  const write = async (path: string, document: unknown) => {
-    const response = await fetch(`${gateway.adminUrl}/admin/v1/${path}`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
-      body: JSON.stringify(document),
-    })
-    expect(response.status).toBe(200)
-    const body: unknown = await response.json()
-    return typeof body === 'object' && body !== null && 'id' in body ? body.id : undefined
-  }
-  const provider_key_id = await write('provider_keys', {
-    display_name: 'private',
+  await addModel(gateway, ALIAS, api_base)
+  await write(gateway, 'apikeys', { key_hash: sha256(CALLER_KEY), allowed_models: ['*'] })
+  return gateway
+}
+
+async function addModel(gateway: Executable, display_name: string, api_base: string): Promise<void> {
+  const provider_key_id = await write(gateway, 'provider_keys', {
+    display_name: `of ${display_name}`,
     provider: 'vllm',
     adapter: 'openai',
     secret: 'none',
-    api_base: upstream.url,
+    api_base,
   })
-  await write('models', { display_name: ALIAS, provider: 'vllm', model_name: 'm', provider_key_id })
-  await write('apikeys', { key_hash: sha256(CALLER_KEY), allowed_models: ['*'] })
-  return { gateway, upstream }
+  await write(gateway, 'models', { display_name, provider: 'vllm', model_name: 'm', provider_key_id })
+}
+
+/** Writes a resource. returns: its id */
+async function write(gateway: Executable, path: string, document: unknown): Promise<unknown> {
+  const response = await fetch(`${gateway.adminUrl}/admin/v1/${path}`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${ADMIN_KEY}`, 'content-type': 'application/json' },
+    body: JSON.stringify(document),
+  })
+  expect(response.status).toBe(200)
+  const body: unknown = await response.json()
+  return typeof body === 'object' && body !== null && 'id' in body ? body.id : undefined
 }
 
 /** A caller on a plain socket: `fetch` of this process runs no more than 256 requests at once, and hides connections. */
@@ -260,6 +277,25 @@ describe('the end', () => {
     expect(await gateway.exited).toBe(0)
   })
 
+  test('SIGTERM leaves realtime sessions alone until load balancers had their time, then sends both sides away', async () => {
+    const { gateway, upstream } = await startWithRealtime({ config: { shutdown: { min_drain_secs: 1 } } })
+    const url = `${gateway.proxyUrl}/v1/realtime?model=${ALIAS}`
+    const open = () => openSession(url, { headers: { authorization: `Bearer ${CALLER_KEY}` } })
+    const first = await open()
+    const session = await upstream.session()
+    gateway.signal('SIGTERM')
+    await until('the drain', () => gateway.stderr().includes('draining signal="SIGTERM" in_flight=1'))
+    // Until then all is as ever, also for whoever comes now.
+    const second = await open()
+    first.socket.send('still served')
+    await until('a frame', () => session.received.length > 0)
+    const end = { code: 1001, reason: 'the gateway is shutting down' }
+    expect(await Promise.all([first.closed, second.closed])).toEqual([end, end])
+    expect((await session.closed).code).toBe(1001)
+    expect(await gateway.exited).toBe(0)
+    expect(gateway.stderr()).toContain('drain complete')
+  })
+
   test('SIGINT at an idle gateway ends it at once, however long the drain', async () => {
     const gateway = await start({ config: { shutdown: { min_drain_secs: 3600 } } })
     gateway.signal('SIGINT')
@@ -407,6 +443,12 @@ describe('connections', () => {
     const slow = await rawCaller(gateway)
     slow.ask({})
     await upstream.arrived(2)
+    const realtime = realtimeUpstream()
+    stops.push(realtime.stop)
+    await addModel(gateway, 'realtime', realtime.url)
+    const session = await openSession(`${gateway.proxyUrl}/v1/realtime?model=realtime`, {
+      headers: { authorization: `Bearer ${CALLER_KEY}` },
+    })
     // Twice: when the second has been closed, the others have been silent for more than twice the time.
     for (let round = 0; round < 2; round += 1) {
       upstream.answer((_request, connection) => connection.json(200, { object: 'chat.completion', choices: [] }))
@@ -416,7 +458,8 @@ describe('connections', () => {
       expect(idle.isClosed()).toBe(false)
       await until('the end of an idle connection', () => idle.isClosed())
     }
-    expect([stream.isClosed(), slow.isClosed()]).toEqual([false, false])
+    expect([stream.isClosed(), slow.isClosed(), session.socket.readyState]).toEqual([false, false, WebSocket.OPEN])
+    session.socket.close()
     finish()
     gate.resolve()
     await until('the end of the stream', () => stream.received().includes('[DONE]'))

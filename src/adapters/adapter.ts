@@ -3,7 +3,7 @@ import type { Usage } from '../exchange.ts'
 export type Json = Record<string, unknown>
 
 /** What an endpoint asks of an upstream. */
-export type Operation = 'chat' | 'completions' | 'embeddings' | NativeOperation | RelayedOperation | JobOperation
+export type Operation = 'chat' | 'completions' | 'embeddings' | 'realtime' | NativeOperation | RelayedOperation | JobOperation
 
 /** What callers and upstreams of one dialect other than chat share: asked and answered without a translation. */
 export type NativeOperation = 'messages' | 'count_tokens' | 'responses' | 'ollama_chat' | 'ollama_generate'

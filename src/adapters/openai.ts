@@ -55,6 +55,7 @@ export const openai: Adapter = {
     files: '/files',
     batches: '/batches',
     fine_tuning: '/fine_tuning/jobs',
+    realtime: '/realtime',
   },
   baseOf,
   error: readError,
@@ -69,7 +70,7 @@ const AT_THE_ROOT: ReadonlySet<Operation> = new Set([
 
 /** What is relayed raw, where a base without any path means `/v1`. */
 const BELOW_V1: ReadonlySet<Operation> = new Set([
-  ...(['rerank', 'responses', 'image_edits'] as const),
+  ...(['rerank', 'responses', 'image_edits', 'realtime'] as const),
   ...(['speech', 'transcriptions', 'translations', 'files', 'batches', 'fine_tuning'] as const),
 ])
 

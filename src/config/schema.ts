@@ -500,7 +500,7 @@ const shutdown = z
     min_drain_secs: seconds()
       .default(30)
       .describe(
-        'Seconds after SIGTERM during which nothing closes, so that load balancers notice. Then requests in flight are awaited.',
+        'Seconds after SIGTERM during which nothing closes, so that load balancers notice. Then requests in flight are awaited, and realtime sessions are closed.',
       ),
   })
   .prefault({})

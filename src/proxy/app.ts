@@ -18,13 +18,19 @@ import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
 import { declaredLength, tooLarge } from './read.ts'
+import { REALTIME_PATH } from './realtime/handshake.ts'
+import { createRealtime, type Realtime, type SessionTimings, type Upgrader } from './realtime.ts'
 import { commonHeaders, replyEmpty, replyError, replyJson } from './reply.ts'
 import { createRouter } from './route.ts'
 import { type ProxyState, serve } from './serve.ts'
 import type { UpstreamTls } from './upstream.ts'
 
-export type ProxyApp = {
-  fetch(request: Request, server?: AddressSource): Response | Promise<Response>
+/** The runtime's server, as far as requests ask something of it. */
+export type ProxyServer = AddressSource & Upgrader
+
+export type ProxyApp = Pick<Realtime, 'websocket' | 'endSessions'> & {
+  /** returns: undefined where the request has become a WebSocket, which only a server that can `upgrade` makes of it */
+  fetch(request: Request, server?: ProxyServer): Response | undefined | Promise<Response | undefined>
   /** Checks models through the same upstreams and connections as requests; somebody has to tick it. */
   modelChecker: ModelChecker
 }
@@ -33,10 +39,10 @@ export type ProxyApp = {
 const DRAIN_BYTES_MAX = 32 * 1024 * 1024
 const DRAIN_MS = 5_000
 
-type Env = { Bindings: { exchange: Exchange; server: AddressSource | undefined } }
+type Env = { Bindings: { exchange: Exchange; server: ProxyServer | undefined } }
 
 /** The listener that callers reach: opens an exchange for each request and hands it to its endpoint. */
-export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
+export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: SessionTimings): ProxyApp {
   const { config, store, lifecycle, clock } = gateway
   const router = createRouter(config.upstream, tls, gateway.modelHealth, clock.now)
   const dial = createDialer({
@@ -58,6 +64,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
     batches: createBatchUsage(gateway, router, dial),
     drainWarnings: new Map(),
   }
+  const realtime = createRealtime(proxy, timings)
   const modelChecker = createModelChecker({ ...gateway, upstreamOf: router.upstreamOf, dial: proxy.dial })
   const clientIp = createClientIp(config.proxy.real_ip)
   const requestId = createRequestId(config.proxy.request_id.accept_headers)
@@ -65,7 +72,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   const endpoints = new Map(ENDPOINTS.filter(isPosted).map(endpoint => [endpoint.path, endpoint]))
   const routes = createRoutes(proxy)
 
-  const handle = (request: Request, server: AddressSource | undefined): Response | Promise<Response> => {
+  const handle = (request: Request, server: ProxyServer | undefined): ReturnType<ProxyApp['fetch']> => {
     const id = requestId(request.headers)
     const entered = isPlain(request) ? request : frontDoor(request)
     if (entered instanceof Response) {
@@ -98,6 +105,7 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
       }
       const bytesMax = known?.form ? proxy.uploadBytesMax : proxy.bodyBytesMax
       if (length !== undefined && length > bytesMax) return refuseLarge(proxy, exchange, entered, length, bytesMax)
+      if (path === REALTIME_PATH) return realtime.open(request, exchange, server)
       // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
       const endpoint = entered.method === 'POST' ? known : undefined
       if (!endpoint && entered.method === 'HEAD') return headOf(routes, entered, { exchange, server })
@@ -109,10 +117,13 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls): ProxyApp {
   }
   return {
     modelChecker,
+    websocket: realtime.websocket,
+    endSessions: realtime.endSessions,
     fetch(request, server) {
       const answer = handle(request, server)
       if (!cors) return answer
-      return answer instanceof Response ? cors.mark(request, answer) : answer.then(each => cors.mark(request, each))
+      const mark = (each: Response | undefined) => each && cors.mark(request, each)
+      return answer instanceof Promise ? answer.then(mark) : mark(answer)
     },
   }
 }

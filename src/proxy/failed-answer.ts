@@ -7,7 +7,9 @@ import type { Target } from './route.ts'
 /** What to tell of an answer that is no 2xx (proxy-01 §8, upstream-caused errors). */
 export async function failedAnswer(
   input: Pick<AttemptInput, 'exchange' | 'log'>,
-  target: Target, response: Response): Promise<GatewayError> {
+  target: Target,
+  response: Response,
+): Promise<GatewayError> {
   const { status } = response
   const text = await readSome(response, ERROR_BYTES_MAX)
   const retryAfterSecs = wholeSeconds(response.headers.get('retry-after'))

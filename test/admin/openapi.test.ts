@@ -152,8 +152,8 @@ describe('/admin/openapi.json', () => {
   })
 
   test('the playground describes every status of the table of errors that a chat completion can be answered with', () => {
-    // An endpoint that was removed, and a caller who is not there to be answered.
-    const others = ['endpoint_removed', 'client_disconnected']
+    // An endpoint that was removed, one that is a WebSocket, and a caller who is not there to be answered.
+    const others = ['endpoint_removed', 'websocket_upgrade_required', 'client_disconnected']
     const rows = Object.entries<ErrorRow>(ERRORS).filter(([name]) => !others.includes(name))
     const statuses = [...new Set(rows.map(([, { status }]) => status))].toSorted()
     expect(Object.keys(CALLER_ERROR_DESCRIPTIONS).map(Number)).toEqual(statuses)

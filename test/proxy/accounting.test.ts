@@ -582,7 +582,7 @@ describe('requests that ask no upstream', () => {
         signal: leaving.signal,
       }),
     )
-    expect(answer.status).toBe(499)
+    expect(answer?.status).toBe(499)
     const { record, metrics } = await told()
     expect(record).toMatchObject({ status: 499, errorClass: 'client_disconnected', attemptKind: undefined })
     expect(families(metrics).has('aisix_deployment_requests_total')).toBe(false)
