@@ -65,7 +65,7 @@ function eventsOf(sent: string): Event[] {
     .split('\n\n')
     .filter(each => each !== '')
     .map(each => {
-      const [, name = '', data = ''] = /^event: (\S+)\ndata: (.*)$/.exec(each) ?? []
+      const [, name = '', data = ''] = /^event: (\S+)\ndata: ([^\n]*)$/.exec(each) ?? []
       return { name, data: JSON.parse(data) }
     })
 }

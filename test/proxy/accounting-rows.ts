@@ -38,6 +38,8 @@ export type Row = {
   tokens: { prompt: number; completion: number } | 'untold' | undefined
   /** The head of an answer and the first thing in it that its caller can use, which is REPLY; not of whole ones. */
   begin?(connection: Connection): Promise<void>
+  /** Nothing is charged of an answer that was cut before it told its tokens. */
+  isNeverEstimated?: true
   /** What an exporter that wants content is given; '' where nobody looks into the bodies. */
   content: { prompt: string; response: string }
 }
@@ -252,12 +254,68 @@ export const ROWS: readonly Row[] = [
     tokens: TOKENS,
   },
   {
-    ...relayed('speech', '/v1/audio/speech', { input: PROMPT, voice: 'alloy' }, {}),
+    ...relayed('audio', '/v1/audio/speech', { input: PROMPT, voice: 'alloy' }, {}),
     road: 'pieces',
     ...speaking(),
     tokens: 'untold',
   },
+
+  ...['/v1/audio/transcriptions', '/v1/audio/translations'].flatMap((path): Row[] => {
+    const transcribing = { handler: 'audio', path, body: { prompt: PROMPT }, encode: formOf('file'), content: NO_CONTENT }
+    const usage = { type: 'tokens', input_tokens: 5, output_tokens: 7 }
+    const streamed = streaming(
+      [{ type: 'transcript.text.delta', delta: REPLY }],
+      [{ type: 'transcript.text.done', text: REPLY, usage }],
+      { ...EVENTS, end: '' },
+    )
+    return [
+      { name: path, ...transcribing, road: 'whole', answer: json({ text: REPLY, usage }), tokens: TOKENS },
+      {
+        ...{ name: `${path}, streamed`, ...transcribing, body: { ...transcribing.body, ...STREAM } },
+        // A recording has no tokens that could be estimated: what is delivered of a stream that is cut is not told.
+        ...{ ...streamed, isNeverEstimated: true, content: { prompt: '', response: REPLY } },
+      },
+    ]
+  }),
+  {
+    ...relayed('images', '/v1/images/edits', { prompt: PROMPT }, {}),
+    answer: json({ created: 1, data: [{ b64_json: 'aGk=' }], usage: { input_tokens: 5, output_tokens: 7 } }),
+    ...{ tokens: TOKENS, encode: formOf('image') },
+  },
 ]
+
+/** Requests for what servers keep: they use up no tokens and are no requests to a model. */
+export type JobRow = { method: 'GET' | 'POST' | 'DELETE'; path: string; template: string; body?: { name: string; value: string } }
+
+export const JOB_ROWS: readonly JobRow[] = [
+  ...['/v1/files', '/v1/batches', '/v1/fine_tuning/jobs'].flatMap((path): JobRow[] => [
+    { method: 'GET', path, template: path },
+    { method: 'GET', path: `${path}/x-1`, template: `${path}/:id` },
+    ...(path === '/v1/files' ? [] : [{ method: 'POST' as const, path: `${path}/x-1/cancel`, template: `${path}/:id` }]),
+  ]),
+  { method: 'POST', path: '/v1/files', template: '/v1/files', body: { name: 'file', value: PROMPT } },
+  { method: 'DELETE', path: '/v1/files/x-1', template: '/v1/files/:id' },
+  { method: 'POST', path: '/v1/batches', template: '/v1/batches', body: { name: 'input_file_id', value: 'file-1' } },
+  {
+    ...{ method: 'POST', path: '/v1/fine_tuning/jobs', template: '/v1/fine_tuning/jobs' },
+    body: { name: 'training_file', value: 'file-1' },
+  },
+  ...['events', 'checkpoints'].map(
+    (action): JobRow => ({ method: 'GET', path: `/v1/fine_tuning/jobs/x-1/${action}`, template: '/v1/fine_tuning/jobs/:id' }),
+  ),
+  { method: 'GET', path: '/v1/files/x-1/content', template: '/v1/files/:id' },
+]
+
+/** Members as fields of a form, beside a file. */
+function formOf(file: string): NonNullable<Row['encode']> {
+  return members => {
+    const parts = Object.entries(members).map(
+      ([name, value]) => `--xyz\r\nContent-Disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`,
+    )
+    const upload = `--xyz\r\nContent-Disposition: form-data; name="${file}"; filename="a"\r\n\r\n${PROMPT}\r\n--xyz--\r\n`
+    return { body: parts.join('') + upload, headers: { 'content-type': 'multipart/form-data; boundary=xyz' } }
+  }
+}
 
 /** Bytes of sound, which no text is. */
 function speaking() {

@@ -22,7 +22,7 @@ import {
 import { plainRecord } from '../plain-record.ts'
 import { samplesOf } from '../telemetry/page.ts'
 import { testTelemetry } from '../telemetry.ts'
-import { PROMPT, REPLY, ROWS, type Row } from './accounting-rows.ts'
+import { JOB_ROWS, type JobRow, PROMPT, REPLY, ROWS, type Row } from './accounting-rows.ts'
 
 let upstream: FakeUpstream
 let gateway: TestGateway
@@ -122,7 +122,10 @@ afterEach(() => {
 
 test('the table has rows for every endpoint that there is', () => {
   const paths = new Set(ROWS.map(({ path, handler }) => `${path} (${handler})`))
-  expect([...paths].sort()).toEqual(ENDPOINTS.map(({ path, name }) => `${path} (${name})`).sort())
+  const endpoints = ENDPOINTS.filter(({ job }) => !job)
+  expect([...paths].sort()).toEqual(endpoints.map(({ path, name }) => `${path} (${name})`).sort())
+  const jobs = JOB_ROWS.map(({ method, path }) => `${method} ${path.replace('x-1', ':id')}`)
+  expect(jobs.sort()).toEqual(ENDPOINTS.flatMap(({ path, job }) => (job ? [`${job.method} ${path}`] : [])).sort())
 })
 
 describe.each(ROWS)('$name', row => {
@@ -222,7 +225,7 @@ describe.each(ROWS)('$name', row => {
 
   test.each([
     ['a model that there is not', { model: 'no-such' }, 404, 'model_not_found', 'unresolved'],
-    ['a body that is wrong', { model: 5 }, 400, 'invalid_request_error', 'unknown'],
+    ['a body that is wrong', { model: '' }, 400, 'invalid_request_error', 'unknown'],
   ])('a refusal, %s: a record without an upstream', async (_what, more, status, errorClass, model) => {
     upstream.requests.length = 0
     await answerOf(await ask(row, more))
@@ -366,15 +369,15 @@ describe.each(ROWS)('$name', row => {
     for (let isOver = false; !isOver; ) isOver = (await reader?.read().catch(() => undefined))?.done ?? true
     const { record, metrics } = await told()
     expect(record).toMatchObject({ status: 502, errorClass: 'transport_error', ...delivered(row) })
-    expect((record?.costPico ?? 0) > 0).toBe(road !== 'whole')
+    expect((record?.costPico ?? 0) > 0).toBe(road !== 'whole' && !row.isNeverEstimated)
     expect(only(metrics, 'aisix_proxy_failed_requests_total').labels).toEqual(request(row, 502, 'upstream_error'))
     expect(only(metrics, 'aisix_deployment_failure_responses_total').value).toBe(1)
   })
 })
 
 /** What is charged of an answer that was cut: nothing of a whole one, else its prompt and what had come of it until then. */
-function delivered({ road }: Row) {
-  if (road === 'whole') return { isEstimated: false, promptTokens: 0, completionTokens: 0 }
+function delivered({ road, isNeverEstimated }: Row) {
+  if (road === 'whole' || isNeverEstimated) return { isEstimated: false, promptTokens: 0, completionTokens: 0 }
   // A quarter of the bytes of REPLY, which came as one event; sound has no tokens.
   return {
     isEstimated: true,
@@ -411,6 +414,87 @@ describe.each(ROWS.filter(({ road }) => road !== 'whole'))('$name', row => {
     expect(families(metrics).has('aisix_proxy_client_cancelled_requests_total')).toBe(false)
     expect(families(metrics).has('aisix_request_ttft_seconds_count')).toBe(isStream)
     expect(families(metrics).has('aisix_deployment_failure_responses_total')).toBe(false)
+  })
+})
+
+describe.each(JOB_ROWS)('$method $path', row => {
+  const requestId = 'job-request-1'
+  const ask = ({ method, path, body }: JobRow, model = ALIAS, signal?: AbortSignal) => {
+    const form = new FormData()
+    if (path === '/v1/files' && body) form.append(body.name, new Blob([body.value]), 'a.jsonl')
+    const isForm = path === '/v1/files' && body !== undefined
+    return fetch(`${gateway.url}${path}?model=${model}`, {
+      method,
+      headers: {
+        ...{ authorization: `Bearer ${CALLER_KEY}`, 'x-aisix-request-id': requestId },
+        ...(body && !isForm ? { 'content-type': 'application/json' } : {}),
+      },
+      ...(body && { body: isForm ? form : JSON.stringify({ [body.name]: body.value }) }),
+      ...(signal && { signal }),
+    })
+  }
+  /** What is told of a request for what servers keep, however it ends. */
+  const toldOf = async (status: number, outcome: string, errorClass?: string) => {
+    const { record, records, metrics, line } = await told()
+    expect(records).toHaveLength(1)
+    expect(record).toMatchObject({
+      ...{ handler: 'jobs', endpoint: row.template, requestId, status, isStream: false, isTerminal: true },
+      ...{ promptTokens: 0, completionTokens: 0, isEstimated: false, costPico: 0 },
+    })
+    expect(record?.errorClass).toBe(errorClass)
+    const { labels } = only(metrics, 'aisix_proxy_requests_total')
+    expect(labels).toMatchObject({ endpoint: row.template, inbound_protocol: 'openai', status: String(status), outcome })
+    expect([...families(metrics)].filter(name => /_llm_|token.*_total|spend|deployment/.test(name))).toEqual([])
+    expect(line).toContain(` method="${row.method}" path="${row.path}" status=${status} `)
+    return record
+  }
+
+  test('a good answer', async () => {
+    upstream.answer((_request, connection) => connection.json(200, { id: 'x-1', usage: { prompt_tokens: 5 } }))
+    await answerOf(await ask(row))
+    const record = await toldOf(200, 'success')
+    expect(record).toMatchObject({ attemptKind: 'initial', requestedModel: ALIAS, labels: { modelId: gateway.rows.model.id } })
+  })
+
+  test('a refusal', async () => {
+    await answerOf(await ask(row, 'no-such'))
+    const record = await toldOf(404, 'client_error', 'model_not_found')
+    expect(record?.attemptKind).toBeUndefined()
+  })
+
+  test('an upstream that fails', async () => {
+    upstream.answer((_request, connection) => connection.json(500, {}))
+    await answerOf(await ask(row))
+    await toldOf(502, 'upstream_error', 'upstream_error')
+  })
+
+  test('a timeout', async () => {
+    await change('models', { timeout: 30 })
+    upstream.answer((_request, connection) => connection.stall())
+    await answerOf(await ask(row))
+    await toldOf(504, 'upstream_error', 'timeout')
+  })
+
+  test('a caller that leaves', async () => {
+    const arrived = upstream.arrived(upstream.requests.length + 1)
+    upstream.answer((_request, connection) => connection.stall())
+    const leaving = new AbortController()
+    const answer = ask(row, ALIAS, leaving.signal).catch(() => undefined)
+    await arrived
+    leaving.abort()
+    await answer
+    await toldOf(499, 'client_error', 'client_disconnected')
+  })
+
+  test('an upstream that cuts its answer', async () => {
+    upstream.answer(async (_request, connection) => {
+      await connection.raw('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"half":')
+      connection.reset()
+    })
+    await ask(row)
+      .then(response => response.text())
+      .catch(() => undefined)
+    await toldOf(502, 'upstream_error', 'transport_error')
   })
 })
 
