@@ -1,12 +1,12 @@
 /** `GET /v1/realtime`: a caller's WebSocket joined to an upstream's. Source: proxy-03 §13. */
-import { clientGone, GatewayError, invalidRequest, toGatewayError } from '../errors.ts'
+import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
 import { type Exchange, openAttempt } from '../exchange.ts'
 import { InFlight } from '../in-flight.ts'
-import { printable } from '../lib/log.ts'
 import { withoutBody } from '../status/front-door.ts'
 import { Caller } from './caller.ts'
+import { choose } from './choose.ts'
 import { failedAnswer } from './failed-answer.ts'
-import { labelsOfMember, labelsOfModel, labelsOfUnresolved } from './labels.ts'
+import { labelsOfMember } from './labels.ts'
 import { addOperatorHeaders } from './outbound.ts'
 import {
   agreedProtocol,
@@ -20,7 +20,6 @@ import {
 import { SESSION_TIMINGS, Session, type SessionTimings } from './realtime/session.ts'
 import { MESSAGE_BYTES_MAX, openLink, type Unexpected, type UpstreamLink } from './realtime/upstream-link.ts'
 import { commonHeaders, replyError } from './reply.ts'
-import { findModel, resolve } from './resolve.ts'
 import type { Target } from './route.ts'
 import type { ProxyState } from './serve.ts'
 
@@ -104,7 +103,7 @@ export function createRealtime(proxy: ProxyState, timings: SessionTimings = SESS
 
 /** The line of `serve.ts`, with a connection at its end in place of an answer. One target is tried once: clients dial again by themselves. */
 async function connect(proxy: ProxyState, request: Request, exchange: Exchange): Promise<UpstreamLink> {
-  const { gateway, router, admission } = proxy
+  const { gateway, admission } = proxy
   exchange.handler = 'realtime'
   exchange.isStream = true
   // Nothing is estimated: what a session used up, only its upstream knows.
@@ -115,20 +114,10 @@ async function connect(proxy: ProxyState, request: Request, exchange: Exchange):
   const callerKey = proxy.identify(snapshot, credentials, exchange)
   if (!credentials.has('authorization') && !credentials.has('x-api-key')) refuseForeignPage(proxy, request.headers)
   const question = readQuery(request.url)
-  exchange.requestedModel = question.model
-  const found = findModel(snapshot, question.model)
-  exchange.labels = found ? labelsOfModel(callerKey, found) : labelsOfUnresolved(callerKey)
   const { clientIp } = exchange
-  const model = resolve(found, callerKey, question.model, clientIp)
-  if (model.kind === 'group') {
-    throw invalidRequest(`model "${printable(question.model)}" is a group; realtime sessions need a direct model`, {
-      param: 'model',
-    })
-  }
-  const now = gateway.clock.now()
-  const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
-  if (overspent) throw overspent
-  const { candidates, aim } = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
+  const asker = { headers: request.headers, callerKey, clientIp }
+  const { model, route, now } = choose(proxy, snapshot, asker, question.model, exchange, { isDirectOnly: true })
+  const { candidates, aim } = route
   const [candidate] = candidates
   if (!candidate) throw new Error('a route without candidates')
   const target = aim(candidate)

@@ -1,12 +1,11 @@
-import { invalidRequest } from '../errors.ts'
 import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
-import type { CallerKey, Snapshot } from '../store/snapshot.ts'
 import { isHeaderValue } from '../wire/headers.ts'
 import type { Admission } from './admit.ts'
 import type { Answer, AnswerStream, Framer } from './answer.ts'
 import { Caller } from './caller.ts'
 import { promptOf } from './capture.ts'
+import { choose } from './choose.ts'
 import type { Dial } from './dial.ts'
 import { type DispatchInput, dispatch } from './dispatch.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
@@ -14,11 +13,8 @@ import { framerOf } from './framer.ts'
 import type { Identify } from './identify.ts'
 import type { BatchUsage } from './jobs/batch-usage.ts'
 import { readJob } from './jobs/read.ts'
-import { labelsOfModel, labelsOfUnresolved } from './labels.ts'
-import type { Question } from './question.ts'
 import { readBody, readQuestion } from './read.ts'
 import { heartbeatMsOf, type Mark, reply, replyJson, replyStream } from './reply.ts'
-import { findModel, resolve } from './resolve.ts'
 import type { Route, Router } from './route.ts'
 import { readUpload } from './upload.ts'
 
@@ -40,31 +36,24 @@ export type ProxyState = {
 
 /** One request, caller to upstream and back. Each step returns what the next one needs, or throws a GatewayError. */
 export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Request, exchange: Exchange): Promise<Response> {
-  const { gateway, router, admission, dial } = proxy
+  const { gateway, admission, dial } = proxy
   const { clock, config } = gateway
   exchange.handler = endpoint.name
   exchange.isCounted = endpoint.relay ? endpoint.relay.usage === 'estimated' : endpoint.count === undefined
   const { snapshot } = gateway.store // one view of the configuration for the whole request
   gateway.exporters.sync(snapshot)
   const callerKey = proxy.identify(snapshot, request.headers, exchange)
-  const { job } = endpoint
-  const question = await questionOf(proxy, endpoint, request, exchange, snapshot, callerKey)
-  exchange.requestedModel = question.model
+  const { form, job } = endpoint
+  const question = job
+    ? await readJob(job, endpoint, request, exchange, snapshot, callerKey, proxy)
+    : form
+      ? await readUpload(form, request, exchange, proxy)
+      : readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
   const { clientIp } = exchange
-  const found = findModel(snapshot, question.model)
-  exchange.labels = found ? labelsOfModel(callerKey, found) : labelsOfUnresolved(callerKey)
-  const model = resolve(found, callerKey, question.model, clientIp)
-  if (model.kind === 'group') {
-    if (endpoint.isDirectOnly) throw invalidRequest('a group of models has none of its own: name one of its models')
-    exchange.group = model.entry.value.display_name
-    exchange.groupId = model.entry.id
-  }
-  const now = clock.now()
-  const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
-  if (overspent) throw overspent
-  const route = router.route(snapshot, model, { headers: request.headers, callerKey, clientIp }, now)
+  const asker = { headers: request.headers, callerKey, clientIp }
+  const { model, route, now } = choose(proxy, snapshot, asker, question.model, exchange, endpoint)
   const body = question.callerBody
   if (body && endpoint.atOnce && !speaksNative(endpoint, route)) {
     try {
@@ -127,7 +116,6 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   if (!question.isStream) {
     const answer = await answering
     if (job?.tellsBatch && answer.kind === 'whole' && typeof answer.body === 'string') {
-      const asker = { headers: request.headers, callerKey, clientIp }
       proxy.batches.note({ text: answer.body, alias: question.model, snapshot, caller: callerKey, asker })
     }
     return toResponse(proxy, exchange, endpoint, caller, mark, framer, answer)
@@ -139,21 +127,6 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   // Nothing came before the first heartbeat is due: the 200 goes out with it, and what follows is part of the stream.
   isCommitted = true
   return replyStream(gateway, exchange, endpoint, caller, mark, answering.then(streamOf), framer)
-}
-
-/** What is asked: a form, something of what servers keep, or a body of JSON. */
-async function questionOf(
-  proxy: ProxyState,
-  endpoint: Endpoint,
-  request: Request,
-  exchange: Exchange,
-  snapshot: Snapshot,
-  callerKey: CallerKey,
-): Promise<Question> {
-  const { form, job } = endpoint
-  if (job) return await readJob(job, endpoint, request, exchange, snapshot, callerKey, proxy)
-  if (form) return await readUpload(form, request, exchange, proxy)
-  return readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
 }
 
 /** Whether the target that is tried first speaks the caller's own dialect. */

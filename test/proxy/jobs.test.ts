@@ -203,7 +203,7 @@ describe('the server that is meant', () => {
       403,
       'API key is not allowed to use model "second"',
     ])
-    expect(await of('/v1/files?model=group')).toEqual([400, expect.stringContaining('a group of models')])
+    expect(await of('/v1/files?model=group')).toEqual([400, expect.stringContaining('is a group')])
     expect(await of('/v1/files?model=claude')).toEqual([501, 'this provider does not support files'])
     expect(await of('/v1/files/aisix-zzz')).toEqual([400, expect.stringContaining('malformed id')])
     expect(await of('/v1/files/x%ff')).toEqual([400, 'request payload is invalid: invalid path parameter'])
