@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { join } from 'node:path'
 import { ADMIN_KEY, type Executable, startExecutable } from './executable.ts'
 import { type FakeUpstream, fakeUpstream } from './fake-upstream.ts'
+import { waveOfOneSecond } from './wave.ts'
 
 const CALLER_KEY = 'sk-environment-caller'
 const ALIAS = 'environment-model'
@@ -64,6 +65,28 @@ test('HTTP_PROXY and its kin are ignored: that proxy sees no connection', async 
   expect((await chat(gateway)).status).toBe(200)
   expect(upstream.requests.length).toBe(1)
   expect(proxy.connections).toBe(0)
+})
+
+test('DEBUG prints nothing of what libraries look into, which are inside the executable', async () => {
+  const upstream = await startUpstream()
+  upstream.answer((_request, connection) => connection.send(200, 'words', { 'content-type': 'text/plain' }))
+  const gateway = await start({ DEBUG: '*', DEBUG_FD: '2' }, upstream)
+  const form = new FormData()
+  form.append('model', ALIAS)
+  form.append('file', new Blob([waveOfOneSecond()]), 'a.wav')
+  const headers = { authorization: `Bearer ${CALLER_KEY}` }
+  const answer = await fetch(`${gateway.proxyUrl}/v1/audio/transcriptions`, { method: 'POST', headers, body: form })
+  expect([answer.status, await answer.text()]).toEqual([200, 'words'])
+  let text = ''
+  // The ledger writes in batches.
+  for (const giveUpAt = Date.now() + 10_000; !text.includes('audio_duration_seconds') && Date.now() < giveUpAt; ) {
+    await Bun.sleep(50)
+    const list = await fetch(`${gateway.adminUrl}/admin/v1/requests`, { headers: { authorization: `Bearer ${ADMIN_KEY}` } })
+    text = await list.text()
+  }
+  expect(text).toContain('"audio_duration_seconds":1')
+  await gateway.stop()
+  for (const line of gateway.stderr().trimEnd().split('\n')) expect(line).toMatch(/^\d{4}-\d\d-\d\dT/)
 })
 
 for (const value of ['curl', 'true']) {

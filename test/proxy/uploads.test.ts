@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type FakeUpstream, fakeUpstream, type UpstreamRequest } from '../fake-upstream.ts'
 import { ALIAS, answerOf, startGateway, type TestGateway, UPSTREAM_MODEL, UPSTREAM_SECRET, until } from '../gateway.ts'
+import { waveOfOneSecond } from '../wave.ts'
 import { rawCaller } from './raw-caller.ts'
 
 let upstream: FakeUpstream
@@ -260,32 +261,9 @@ describe('an upload', () => {
     expect(told).toBe(seconds)
   })
 
-  /** A second of silence, as WAV has it. Source: Multimedia Programming Interface 1.0, "Waveform Audio File Format" */
-  const second = (): Buffer => {
-    const head = Buffer.alloc(44)
-    head.write('RIFF')
-    head.writeUInt32LE(36 + 16_000, 4)
-    head.write('WAVEfmt ', 8)
-    for (const [at, value] of [
-      [16, 16],
-      [24, 8_000],
-      [28, 16_000],
-      [40, 16_000],
-    ] as const)
-      head.writeUInt32LE(value, at)
-    for (const [at, value] of [
-      [20, 1],
-      [22, 1],
-      [32, 2],
-      [34, 16],
-    ] as const)
-      head.writeUInt16LE(value, at)
-    head.write('data', 36)
-    return Buffer.concat([head, Buffer.alloc(16_000)])
-  }
   test.each([
-    ['a recording', second(), 1],
-    ['as much as there is of one', second().subarray(0, 50), 6 / 16_000],
+    ['a recording', waveOfOneSecond(), 1],
+    ['as much as there is of one', waveOfOneSecond().subarray(0, 50), 6 / 16_000],
     ['nothing that is known', LONG, undefined],
     ['nothing', Buffer.alloc(0), undefined],
   ])('whose server does not tell how long it was is measured: %s', async (_what, audio, seconds) => {
