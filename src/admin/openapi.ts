@@ -40,9 +40,10 @@ const TAGS: Record<string, string> = {
   OpenAPI: 'This reference.',
   'Provider Keys': 'Our credential and address for one upstream.',
   Models: 'Aliases that callers use, and what they stand for upstream.',
-  'Caller API Keys': 'What callers present at the proxy, and which models each may use.',
+  'Caller API Keys': 'What callers present at the proxy, and which models and passthrough routes each may use.',
   Budgets: 'What may be spent in a period: in dollars, from the prices of models, or in tokens.',
   'Observability Exporters': 'Where records of requests are delivered.',
+  'Passthrough Routes': 'Parts of the proxy listener that are relayed as they are to one server, whatever API it speaks.',
   'Rate Limit Policies':
     'Limits over several keys or models, by team, user, key, model or provider, and when they are suspended.',
   Usage: 'What is used, by whom, how much and when, and what is under way.',

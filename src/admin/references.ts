@@ -23,8 +23,8 @@ export type Dangling = Reference & {
 }
 
 /**
- * Where a kind refers to others: the members and what they name that the snapshot does not have. In a list of allowed
- * models entries with `*` are patterns and name nothing in particular. Teams and members are free text.
+ * Where a kind refers to others: the members and what they name that the snapshot does not have. In lists of allowed
+ * models and routes entries with `*` are patterns and name nothing in particular. Teams and members are free text.
  * source: README of the contract, rows 6 and 12; proxy-05 §1, targets are direct models by their exact alias
  */
 const MISSING: { [K in Kind]: (value: Entry<K>['value'], snapshot: Snapshot) => Reference[] } = {
@@ -40,10 +40,14 @@ const MISSING: { [K in Kind]: (value: Entry<K>['value'], snapshot: Snapshot) => 
       return [{ field: `routing.targets[${index}].model`, missing, of: 'models', by: 'name' }]
     })
   },
-  api_keys: ({ allowed_models }, snapshot) =>
-    allowed_models
+  api_keys: ({ allowed_models, allowed_routes = [] }, snapshot) => [
+    ...allowed_models
       .filter(name => !name.includes('*') && !isServed(name, snapshot))
-      .map(missing => ({ field: 'allowed_models', missing, of: 'models', by: 'name' })),
+      .map((missing): Reference => ({ field: 'allowed_models', missing, of: 'models', by: 'name' })),
+    ...allowed_routes
+      .filter(name => !name.includes('*') && !routeNames(snapshot).has(name))
+      .map((missing): Reference => ({ field: 'allowed_routes', missing, of: 'passthrough_routes', by: 'name' })),
+  ],
   rate_limit_policies(policy, snapshot) {
     if (!isClassic(policy)) return missingOfConditions(policy.conditions ?? [], 'conditions', snapshot)
     const { scope, scope_ref: missing } = policy
@@ -56,6 +60,28 @@ const MISSING: { [K in Kind]: (value: Entry<K>['value'], snapshot: Snapshot) => 
     return [{ field: 'scope_ref', missing, of, by: 'id' }]
   },
   observability_exporters: () => [],
+  passthrough_routes({ provider_key_id, anonymous_key_id }, { entries }) {
+    const references: Reference[] = []
+    if (provider_key_id !== undefined && !entries.provider_keys.has(provider_key_id)) {
+      references.push({ field: 'provider_key_id', missing: provider_key_id, of: 'provider_keys', by: 'id' })
+    }
+    if (anonymous_key_id !== undefined && !entries.api_keys.has(anonymous_key_id)) {
+      references.push({ field: 'anonymous_key_id', missing: anonymous_key_id, of: 'api_keys', by: 'id' })
+    }
+    return references
+  },
+}
+
+const namesOfRoutes = new WeakMap<object, ReadonlySet<string>>()
+
+/** Made once for a state of the routes: reports ask for every key. */
+function routeNames({ entries: { passthrough_routes: rows } }: Snapshot): ReadonlySet<string> {
+  let names = namesOfRoutes.get(rows)
+  if (!names) {
+    names = new Set(rows.values().map(({ value }) => value.name))
+    namesOfRoutes.set(rows, names)
+  }
+  return names
 }
 
 /** Whether requests for this name find a model, a group or a pattern. */
@@ -92,6 +118,7 @@ const NAMES: { [K in Kind]: (value: Entry<K>['value']) => string | undefined } =
   rate_limit_policies: value => value.name,
   budgets: value => value.name,
   observability_exporters: value => value.name,
+  passthrough_routes: value => value.name,
 }
 
 /** What one resource names and the snapshot does not have. */

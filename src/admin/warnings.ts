@@ -4,6 +4,7 @@ import type { Budget } from '../resources/budget.ts'
 import type { Kind, Resource } from '../resources/index.ts'
 import { checkMode, type DirectModel, isGroup, type ModelGroup } from '../resources/model.ts'
 import type { FolderExporter, OtlpHttpExporter, S3Exporter } from '../resources/observability-exporter.ts'
+import type { PassthroughRoute } from '../resources/passthrough-route.ts'
 import { HEADER_VARIABLES, type ProviderKey } from '../resources/provider-key.ts'
 import type { RateLimit } from '../resources/rate-limit.ts'
 import { type ClassicPolicy, isClassic } from '../resources/rate-limit-policy.ts'
@@ -34,16 +35,15 @@ export function warningsOfWrite<K extends Kind>(
   if (then && now && (then.display_name !== now.display_name || isGroup(then) !== isGroup(now))) {
     warnings.push(...leftBehind(snapshot, 'models', 'name', then.display_name, entry.id))
   }
+  const name = before && routeName(kind, before)
+  if (name !== undefined && name !== routeName(kind, entry.value)) warnings.push(...leftBehind(snapshot, kind, 'name', name))
   return warnings
 }
 
 /** What a deletion leaves without its counterpart. in: the snapshot after it */
 export function warningsOfRemoval<K extends Kind>(kind: K, { id, value }: Entry<K>, snapshot: Snapshot): string[] {
-  const model = modelOf(kind, value)
-  return [
-    ...leftBehind(snapshot, kind, 'id', id),
-    ...(model === undefined ? [] : leftBehind(snapshot, 'models', 'name', model.display_name)),
-  ]
+  const name = modelOf(kind, value)?.display_name ?? routeName(kind, value)
+  return [...leftBehind(snapshot, kind, 'id', id), ...(name === undefined ? [] : leftBehind(snapshot, kind, 'name', name))]
 }
 
 /** in: `except`, the id of a resource whose own references are told already */
@@ -53,10 +53,16 @@ function leftBehind(snapshot: Snapshot, kind: Kind, by: 'id' | 'name', missing: 
     .map(tellLeftBehind)
 }
 
-/** The document of a model: the one kind that others refer to by name. */
+/** The document of a model, which others refer to by its name. */
 function modelOf<K extends Kind>(kind: K, value: Resource[K]): Resource['models'] | undefined
 function modelOf(kind: Kind, value: Resource[Kind]): Resource['models'] | undefined {
   return kind === 'models' && 'display_name' in value && ('routing' in value || 'model_name' in value) ? value : undefined
+}
+
+/** Name of a passthrough route, by which caller keys refer to it. */
+function routeName<K extends Kind>(kind: K, value: Resource[K]): string | undefined
+function routeName(kind: Kind, value: Resource[Kind]): string | undefined {
+  return kind === 'passthrough_routes' && 'auth_mode' in value && 'credential_mode' in value ? value.name : undefined
 }
 
 const NOUNS: Record<Kind, string> = {
@@ -66,13 +72,18 @@ const NOUNS: Record<Kind, string> = {
   rate_limit_policies: 'rate-limit policy',
   budgets: 'budget',
   observability_exporters: 'exporter',
+  passthrough_routes: 'passthrough route',
 }
 
 const tellMissing =
   ({ models }: Snapshot) =>
   ({ kind, field, missing, of, by }: Dangling): string => {
     if (field === 'provider_key_id') {
-      return `provider_key_id "${missing}" names no provider key: requests for this model fail until there is one`
+      const what = kind === 'models' ? 'for this model' : 'on this route'
+      return `provider_key_id "${missing}" names no provider key: requests ${what} fail until there is one`
+    }
+    if (field === 'anonymous_key_id') {
+      return `anonymous_key_id "${missing}" is the id of no caller API key: nobody is let in until there is one`
     }
     if (kind === 'models') {
       const what = models.has(missing) ? 'is a model group, and only direct models can be targets' : 'names no direct model'
@@ -82,7 +93,7 @@ const tellMissing =
       return `scope_ref "${missing}" is the id of no ${NOUNS[of]}: nothing is counted until there is one`
     }
     if (by === 'id') return `${field} names "${missing}", and there is no ${NOUNS[of]} with this id yet`
-    return `${field} names "${missing}", and there is no such model yet`
+    return `${field} names "${missing}", and there is no such ${NOUNS[of]} yet`
   }
 
 function tellLeftBehind({ kind, id, name, field, missing }: Dangling): string {
@@ -94,14 +105,13 @@ const OWN: { [K in Kind]: (value: Resource[K], snapshot: Snapshot) => string[] }
   models: model => [
     ...(isGroup(model) ? warningsOfGroup(model) : warningsOfDirect(model)),
     ...warningsOfLimits('rate_limit', model.rate_limit),
-    ...(model.allowed_cidrs ?? [])
-      .filter(entry => parseCidr(entry) === undefined)
-      .map(entry => `allowed_cidrs entry "${entry}" is no network or address such as 10.0.0.0/8, so it lets nobody in`),
+    ...warningsOfCidrs('allowed_cidrs', model.allowed_cidrs),
   ],
-  api_keys: ({ allowed_models, rate_limit }) => {
-    const warnings = allowed_models
-      .filter(name => name.split('*').length > 2)
-      .map(name => `allowed_models entry "${name}" has more than one *, so it allows nothing`)
+  api_keys: ({ allowed_models, allowed_routes = [], rate_limit }) => {
+    const warnings = [
+      ...warningsOfPatterns('allowed_models', allowed_models),
+      ...warningsOfPatterns('allowed_routes', allowed_routes),
+    ]
     if (allowed_models.length === 0) warnings.push('allowed_models is empty, so this key may use no model')
     return [...warnings, ...warningsOfLimits('rate_limit', rate_limit)]
   },
@@ -114,6 +124,28 @@ const OWN: { [K in Kind]: (value: Resource[K], snapshot: Snapshot) => string[] }
   budgets: warningsOfBudget,
   observability_exporters: exporter =>
     exporter.kind === 'otlp_http' ? warningsOfCollector(exporter) : warningsOfObjects(exporter),
+  passthrough_routes: warningsOfRoute,
+}
+
+function warningsOfPatterns(member: string, patterns: readonly string[]): string[] {
+  return patterns
+    .filter(name => name.split('*').length > 2)
+    .map(name => `${member} entry "${name}" has more than one *, so it allows nothing`)
+}
+
+function warningsOfCidrs(member: string, cidrs: readonly string[] = []): string[] {
+  return cidrs
+    .filter(entry => parseCidr(entry) === undefined)
+    .map(entry => `${member} entry "${entry}" is no network or address such as 10.0.0.0/8, so it lets nobody in`)
+}
+
+function warningsOfRoute(route: PassthroughRoute, { entries, apiKeys }: Snapshot): string[] {
+  const warnings = warningsOfCidrs('source_cidrs', route.source_cidrs)
+  const key = route.anonymous_key_id === undefined ? undefined : entries.api_keys.get(route.anonymous_key_id)
+  if (key && !apiKeys.get(key.value.key_hash)?.allowsRoute(route.name)) {
+    warnings.push(`anonymous_key_id names a key without this route in its allowed_routes, so nobody is let in`)
+  }
+  return warnings
 }
 
 function warningsOfDirect({ display_name, background_model_check: check }: DirectModel): string[] {

@@ -15,6 +15,9 @@ export const ApiKey = z
     allowed_models: z
       .array(z.string())
       .describe('Aliases that the key may use; a `*` in an entry stands for any text. `[]`: none. `["*"]`: all.'),
+    allowed_routes: optional(z.array(z.string())).describe(
+      'Names of passthrough routes that the key may use; a `*` in an entry stands for any text. Left out or `[]`: none.',
+    ),
     display_name: optional(text()).describe('Label of the key.'),
     expires_at: optional(z.iso.datetime({ offset: true }))
       .transform(time => (time === undefined ? undefined : new Date(time).toISOString()))

@@ -8,6 +8,7 @@ import { Budget } from './budget.ts'
 import type { Form } from './form.ts'
 import { formOfModel, Model } from './model.ts'
 import { formOfExporter, ObservabilityExporter } from './observability-exporter.ts'
+import { PassthroughRoute } from './passthrough-route.ts'
 import { ProviderKey, type Refusal, refusalsOfProviderKey } from './provider-key.ts'
 import { formOfPolicy, RateLimitPolicy } from './rate-limit-policy.ts'
 
@@ -60,7 +61,7 @@ export const RESOURCES = {
     paths: ['apikeys', 'api_keys'],
     tag: 'Caller API Keys',
     unique: 'key_hash',
-    unsupported: ['mcp_access', 'mcp_rate_limits', 'allowed_agents', 'allowed_routes', 'jwt_subject', 'jwt_provider'],
+    unsupported: ['mcp_access', 'mcp_rate_limits', 'allowed_agents', 'jwt_subject', 'jwt_provider'],
   },
   rate_limit_policies: {
     name: 'RateLimitPolicy',
@@ -88,6 +89,14 @@ export const RESOURCES = {
     unsupported: [],
     formOf: formOfExporter,
   },
+  passthrough_routes: {
+    name: 'PassthroughRoute',
+    schema: PassthroughRoute,
+    paths: ['passthrough_routes'],
+    tag: 'Passthrough Routes',
+    unique: 'name',
+    unsupported: [],
+  },
 } as const satisfies Record<string, ResourceKind>
 
 export type Kind = keyof typeof RESOURCES
@@ -98,6 +107,7 @@ export type Resource = {
   rate_limit_policies: RateLimitPolicy
   budgets: Budget
   observability_exporters: ObservabilityExporter
+  passthrough_routes: PassthroughRoute
 }
 export const kinds = Object.keys(RESOURCES) as Kind[]
 

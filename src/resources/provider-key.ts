@@ -11,7 +11,7 @@ const STRIP_HEADERS = ['authorization', 'cookie', 'set-cookie', 'x-api-key']
 export const MASK = '***'
 
 /** An address to which a path can be appended: no user info, query or fragment, which would end up in logs or be lost. */
-function checkApiBase(value: string): string | undefined {
+export function checkApiBase(value: string): string | undefined {
   const trimmed = value.trim()
   if (trimmed === '') return undefined
   if (!/^https?:\/\//i.test(trimmed)) return 'must start with http:// or https://, as in http://10.0.0.5:8000/v1'

@@ -32,12 +32,14 @@ export function isDirectEntry(entry: Entry<'models'>): entry is DirectEntry {
   return !isGroup(entry.value)
 }
 
-/** A caller key with its allow-list made ready. */
+/** A caller key with its allow-lists made ready. */
 export type CallerKey = {
   entry: Entry<'api_keys'>
   /** Epoch milliseconds; the key is refused strictly after. */
   expiresAtMs: number | undefined
   allows(alias: string): boolean
+  /** in: the name of a passthrough route */
+  allowsRoute(name: string): boolean
 }
 
 export type { ApiKey, Model, ProviderKey }
@@ -100,6 +102,8 @@ export function compileAllowList(patterns: readonly string[]): (name: string) =>
     )
 }
 
+const allowsNone = () => false
+
 /**
  * Builds the look-ups over rows that are given in the order of their creation. What `previous` built over the same maps
  * and entries is taken over, so that a write costs what its own kind costs: entries are never changed in place.
@@ -131,7 +135,7 @@ function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'mo
 function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Snapshot | undefined): Snapshot['apiKeys'] {
   const apiKeys = new Map<string, CallerKey>()
   for (const entry of entries.values()) {
-    const { key_hash, expires_at, allowed_models } = entry.value
+    const { key_hash, expires_at, allowed_models, allowed_routes = [] } = entry.value
     if (apiKeys.has(key_hash)) continue
     const known = previous?.apiKeys.get(key_hash)
     apiKeys.set(
@@ -142,6 +146,7 @@ function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Snapsh
             entry,
             expiresAtMs: expires_at === undefined ? undefined : Date.parse(expires_at),
             allows: compileAllowList(allowed_models),
+            allowsRoute: allowed_routes.length === 0 ? allowsNone : compileAllowList(allowed_routes),
           },
     )
   }

@@ -318,6 +318,7 @@ function newShelves(): Shelves {
     rate_limit_policies: newShelf(),
     budgets: newShelf(),
     observability_exporters: newShelf(),
+    passthrough_routes: newShelf(),
   }
 }
 
@@ -333,6 +334,7 @@ function entriesOf(shelves: Shelves): Snapshot['entries'] {
     rate_limit_policies: shelves.rate_limit_policies.entries,
     budgets: shelves.budgets.entries,
     observability_exporters: shelves.observability_exporters.entries,
+    passthrough_routes: shelves.passthrough_routes.entries,
   }
 }
 

@@ -170,6 +170,15 @@ export const folderExporter = (more: Record<string, unknown> = {}) => ({
   ...more,
 })
 
+/** A route that sends what comes below `/up` to a server of this machine. */
+export const passthroughRoute = (more: Record<string, unknown> = {}) => ({
+  name: 'up',
+  path_prefix: '/up',
+  target_url: 'http://127.0.0.1:8000/v1',
+  provider_key_id: 'pk',
+  ...more,
+})
+
 export const apiKey = (more: Record<string, unknown> = {}) => ({
   key_hash: sha256('sk-byo-caller'),
   allowed_models: ['*'],

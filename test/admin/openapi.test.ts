@@ -19,6 +19,7 @@ import {
   model,
   openAdmin,
   otlpExporter,
+  passthroughRoute,
   policy,
   providerKey,
   s3Exporter,
@@ -53,6 +54,7 @@ const WRITTEN = [
   'OtlpHttpExporter',
   'S3Exporter',
   'FolderExporter',
+  'PassthroughRoute',
 ]
 
 describe('/admin/openapi.json', () => {
@@ -101,6 +103,7 @@ describe('/admin/openapi.json', () => {
         'GET /admin/v1/budgets/status 200 401 500',
         'GET /admin/v1/budgets/{id}/status 200 401 404 500',
         ...crud('/admin/v1/observability_exporters'),
+        ...crud('/admin/v1/passthrough_routes'),
       ].toSorted(),
     )
   })
@@ -236,7 +239,14 @@ describe('/admin/openapi.json', () => {
         'allowed_cidrs',
       ],
     ],
-    ['ApiKey', ['rate_limit.rps rate_limit.rpm rate_limit.tpd rate_limit.concurrency team_id user_id user_name']],
+    [
+      'PassthroughRoute',
+      [
+        'name display_name path_prefix hosts target_url preserve_host auth_mode auth_header_name anonymous_key_id source_cidrs',
+        'credential_mode provider_key_id identity_header timeout_ms enabled',
+      ],
+    ],
+    ['ApiKey', ['allowed_routes rate_limit.rps rate_limit.rpm rate_limit.tpd rate_limit.concurrency team_id user_id user_name']],
     [
       'ClassicPolicy',
       [
@@ -319,8 +329,8 @@ describe('examples', () => {
         await admin.call('DELETE', `${path}/${id}`)
       }
     }
-    // POST and PUT of seven paths, three of them of kinds with two forms or more, and the playground.
-    expect(checked).toBe(23)
+    // POST and PUT of eight paths, three of them of kinds with two forms or more, and the playground.
+    expect(checked).toBe(25)
   })
 
   test('of answers validate against their schemas and show no credential', async () => {
@@ -360,6 +370,12 @@ describe('examples', () => {
 })
 
 describe('rules over several members', () => {
+  const ANONYMOUS = { auth_mode: 'anonymous', anonymous_key_id: 'k', source_cidrs: ['10.0.0.0/8'] }
+  const preserving = (more: Record<string, unknown> = {}) =>
+    passthroughRoute({
+      ...{ path_prefix: undefined, target_url: undefined, preserve_host: true, hosts: ['api.example.com'] },
+      ...more,
+    })
   const leaf = { dimension: 'team', operator: '==', value: 'search' }
   const name = { dimension: 'model_name', operator: '~~', value: 'llama' }
   const on = (...conditions: unknown[]) => policy({ conditions })
@@ -400,6 +416,18 @@ describe('rules over several members', () => {
     ['models', 'a check by completion', check(completion)],
     ['models', 'a check by completion that says so', check({ mode: 'completion', ...completion })],
     ['models', 'sources of each type', hashed({ type: 'header', name: 'x' }, { type: 'client_ip' })],
+    ['passthrough_routes', 'the other spelling', passthroughRoute({ name: undefined, display_name: 'up' })],
+    ['passthrough_routes', 'every prefix', passthroughRoute({ path_prefix: '/' })],
+    ['passthrough_routes', 'what only begins like a reserved segment', passthroughRoute({ path_prefix: '/v1beta' })],
+    ['passthrough_routes', 'a reserved segment of a host', passthroughRoute({ path_prefix: '/v1', hosts: ['*.example.com'] })],
+    ['passthrough_routes', 'the host that was asked for', preserving()],
+    ['passthrough_routes', 'a header of its own', passthroughRoute({ auth_mode: 'header_key', auth_header_name: 'x-key' })],
+    ['passthrough_routes', 'nobody in particular', passthroughRoute(ANONYMOUS)],
+    [
+      'passthrough_routes',
+      "the caller's credential",
+      passthroughRoute({ credential_mode: 'forward_client', provider_key_id: undefined }),
+    ],
     ['provider_keys', 'the other spelling', providerKey({ secret: undefined, api_key: 'x' })],
     ['provider_keys', 'a base in capitals between blanks', providerKey({ api_base: ' HTTP://Host:8000/v1/ ' })],
     ['provider_keys', 'an empty base', providerKey({ api_base: '' })],
@@ -454,6 +482,24 @@ describe('rules over several members', () => {
       'a source with the strategy left out',
       { display_name: 'g', routing: { ...hashed({ type: 'api_key' }).routing, strategy: undefined } },
     ],
+    ['passthrough_routes', 'both spellings', passthroughRoute({ display_name: 'up' })],
+    ['passthrough_routes', 'no name', passthroughRoute({ name: undefined })],
+    ['passthrough_routes', 'nothing to match', passthroughRoute({ path_prefix: undefined })],
+    ['passthrough_routes', 'a reserved segment', passthroughRoute({ path_prefix: '/v1' })],
+    ['passthrough_routes', 'what is below a reserved segment', passthroughRoute({ path_prefix: '/admin/x' })],
+    ['passthrough_routes', 'no target', passthroughRoute({ target_url: undefined })],
+    ['passthrough_routes', 'two targets', passthroughRoute({ hosts: ['a.example.com'], preserve_host: true })],
+    ['passthrough_routes', 'the host that was asked for, of any', preserving({ hosts: undefined, path_prefix: '/up' })],
+    ['passthrough_routes', 'a header that nobody reads', passthroughRoute({ auth_header_name: 'x-key' })],
+    ['passthrough_routes', 'no header to read', passthroughRoute({ auth_mode: 'header_key' })],
+    ['passthrough_routes', 'nobody from everywhere', passthroughRoute({ ...ANONYMOUS, source_cidrs: undefined })],
+    ['passthrough_routes', 'nobody from nowhere', passthroughRoute({ ...ANONYMOUS, source_cidrs: [] })],
+    ['passthrough_routes', 'nobody with the rights of nobody', passthroughRoute({ ...ANONYMOUS, anonymous_key_id: undefined })],
+    ['passthrough_routes', 'a key for callers that show theirs', passthroughRoute({ anonymous_key_id: 'k' })],
+    ['passthrough_routes', 'no credential', passthroughRoute({ provider_key_id: undefined })],
+    ['passthrough_routes', 'a credential too many', passthroughRoute({ credential_mode: 'forward_client' })],
+    ['passthrough_routes', 'a header in capitals', passthroughRoute({ identity_header: 'X-User' })],
+    ['passthrough_routes', 'a target with a query', passthroughRoute({ target_url: 'https://h/v1?a=b' })],
     ['provider_keys', 'both spellings', providerKey({ api_key: 'x' })],
     ['provider_keys', 'no credential', providerKey({ secret: undefined })],
     ['provider_keys', 'a base without a scheme', providerKey({ api_base: 'host:8000/v1' })],
@@ -500,7 +546,8 @@ describe('answers of the gateway', () => {
       ['observability_exporters', otlpExporter({ headers: { a: 'b' }, sample_rate: 0.5, content_mode: 'full' })],
       ['observability_exporters', s3Exporter({ region: 'eu-central-1' })],
       ['observability_exporters', folderExporter({ bucket: 'b', prefix: 'p', enabled: false })],
-      ['apikeys', apiKey({ disabled: true, expires_at: '2031-01-01T00:00:00Z', team_id: 't' })],
+      ['passthrough_routes', passthroughRoute({ hosts: ['A.example.com'], source_cidrs: [], timeout_ms: 5 })],
+      ['apikeys', apiKey({ allowed_routes: ['up'], disabled: true, expires_at: '2031-01-01T00:00:00Z', team_id: 't' })],
     ]
     for (const [kind, value] of full) {
       const path = `/admin/v1/${kind}`

@@ -12,6 +12,7 @@ import {
   model,
   openAdmin,
   otlpExporter,
+  passthroughRoute,
   policy,
   providerKey,
   sha256,
@@ -25,6 +26,7 @@ const KINDS: [string, (more?: Record<string, unknown>) => Record<string, unknown
   ['rate_limit_policies', policy, { name: 'other' }],
   ['budgets', budget, { name: 'other' }],
   ['observability_exporters', otlpExporter, { name: 'other' }],
+  ['passthrough_routes', passthroughRoute, { name: 'other' }],
 ]
 
 /** A member that a document may leave out, of kinds other than caller keys. */
@@ -34,6 +36,7 @@ const OPTIONAL: Record<string, Record<string, unknown>> = {
   rate_limit_policies: { group_by: ['team'] },
   budgets: { warn_at: [80] },
   observability_exporters: { sample_rate: 0.5 },
+  passthrough_routes: { timeout_ms: 5 },
 }
 
 describe.each(KINDS)('/admin/v1/%s', (kind, document, other) => {

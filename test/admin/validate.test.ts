@@ -1,7 +1,18 @@
 import { describe, expect, test } from 'bun:test'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { apiKey, budget, classicPolicy, group, messageOf, model, openAdmin, policy, providerKey } from './harness.ts'
+import {
+  apiKey,
+  budget,
+  classicPolicy,
+  group,
+  messageOf,
+  model,
+  openAdmin,
+  passthroughRoute,
+  policy,
+  providerKey,
+} from './harness.ts'
 
 /** A value that stands where a credential could have been pasted; no message may repeat it. */
 const PASTED = 'sk-pasted-by-mistake'
@@ -574,6 +585,148 @@ describe('budgets', () => {
   })
 })
 
+describe('passthrough routes', () => {
+  const preserving = { target_url: undefined, preserve_host: true }
+  const anonymous = { auth_mode: 'anonymous', anonymous_key_id: 'k', source_cidrs: ['10.0.0.0/8'] }
+  const header = { auth_mode: 'header_key', auth_header_name: 'x-key' }
+  const cases: [string, Record<string, unknown>, string][] = [
+    ['no name', { name: undefined }, 'failed at /name: is required'],
+    ['an empty name', { name: '' }, 'failed at /name: must not be empty'],
+    ['both names', { display_name: 'up' }, 'failed at /display_name: duplicate field: give `name` or `display_name`, not both'],
+    [
+      'nothing to match',
+      { path_prefix: undefined },
+      'failed at /path_prefix: at least one of `path_prefix` and `hosts` is required',
+    ],
+    ['a prefix without its slash', { path_prefix: PASTED }, 'failed at /path_prefix: must start with /, as in /openai'],
+    ['a prefix with a query', { path_prefix: '/up?a=b' }, 'failed at /path_prefix: must be a path alone'],
+    ['a prefix with a blank', { path_prefix: '/u p' }, 'failed at /path_prefix: must hold no blanks and only ASCII'],
+    ['a prefix with an empty segment', { path_prefix: '/up//x' }, 'failed at /path_prefix: must not hold an empty segment'],
+    ['a prefix that leads back', { path_prefix: '/up/../x' }, 'failed at /path_prefix: must not hold the segments . and ..'],
+    ...['/v1', '/v1/', '/v1/chat', '/mcp', '/a2a/x', '/admin', '/livez', '/readyz', '/metrics'].map(
+      (path_prefix): [string, Record<string, unknown>, string] => [
+        `the prefix ${path_prefix}`,
+        { path_prefix },
+        `failed at /path_prefix: must not begin with /${path_prefix.split('/')[1]}, which is the gateway's own, unless the route has \`hosts\``,
+      ],
+    ),
+    ['no host', { hosts: [] }, 'failed at /hosts: must not be empty'],
+    ['a URL as host', { hosts: ['https://a.example.com'] }, 'failed at /hosts/0: must be a host name alone'],
+    ['a host with a port', { hosts: ['a.example.com:443'] }, 'failed at /hosts/0: must not carry a port: any port matches'],
+    ['a star in the middle', { hosts: ['a.*.com'] }, 'failed at /hosts/0: may have a * only in front, for one label'],
+    ['a star alone', { hosts: ['*'] }, 'failed at /hosts/0: may have a * only in front, for one label'],
+    ['a host with a blank', { hosts: ['a b'] }, 'failed at /hosts/0: must be a host name such as api.example.com'],
+    ['an empty label', { hosts: ['a..com'] }, 'failed at /hosts/0: must be a host name such as api.example.com'],
+    [
+      'no target',
+      { target_url: undefined },
+      'failed at /target_url: exactly one of `target_url` and `preserve_host: true` is required',
+    ],
+    [
+      'two targets',
+      { hosts: ['a.example.com'], preserve_host: true },
+      'failed at /target_url: has no meaning with `preserve_host`: give one of both',
+    ],
+    ['any host', preserving, 'failed at /preserve_host: needs `hosts`: else callers would choose where requests go'],
+    ['a target without a scheme', { target_url: 'h:80/v1' }, 'failed at /target_url: must start with http:// or https://'],
+    ['an empty target', { target_url: ' ' }, 'failed at /target_url: must not be empty'],
+    [
+      'a credential in the target',
+      { target_url: `https://u:${PASTED}@h/` },
+      'failed at /target_url: must not carry user info: the credential belongs to the provider key',
+    ],
+    ['a query in the target', { target_url: 'https://h/?a=b' }, 'failed at /target_url: must not carry a query or a fragment'],
+    [
+      'another way to show a key',
+      { auth_mode: PASTED },
+      'failed at /auth_mode: must be one of "gateway_key", "header_key", "anonymous"',
+    ],
+    ['no header', { auth_mode: 'header_key' }, 'failed at /auth_header_name: is required with `auth_mode` `header_key`'],
+    [
+      'a header that nobody reads',
+      { auth_header_name: 'x-key' },
+      'failed at /auth_header_name: belongs to `auth_mode` `header_key`: leave it out',
+    ],
+    ...['authorization', 'proxy-authorization', 'cookie', 'set-cookie', 'x-api-key'].flatMap(
+      (name): [string, Record<string, unknown>, string][] => [
+        [
+          `the key in ${name}`,
+          { ...header, auth_header_name: name },
+          'failed at /auth_header_name: must not be a header that carries a credential of its own',
+        ],
+        [
+          `the user in ${name}`,
+          { identity_header: name },
+          'failed at /identity_header: must not be a header that carries a credential of its own',
+        ],
+      ],
+    ),
+    [
+      'a header in capitals',
+      { ...header, auth_header_name: 'X-Key' },
+      'failed at /auth_header_name: must be the name of a header in lower case',
+    ],
+    [
+      'a header line',
+      { identity_header: `x-user: ${PASTED}` },
+      'failed at /identity_header: must be the name of a header in lower case',
+    ],
+    ['the host as header', { identity_header: 'host' }, 'failed at /identity_header: must not be a header of the connection'],
+    [
+      'the key as the name of its user',
+      { ...header, identity_header: 'x-key' },
+      'failed at /identity_header: must not be `auth_header_name`: the key would be recorded',
+    ],
+    [
+      'nobody',
+      { ...anonymous, anonymous_key_id: undefined },
+      'failed at /anonymous_key_id: is required with `auth_mode` `anonymous`',
+    ],
+    [
+      'nobody beside a key',
+      { anonymous_key_id: 'k' },
+      'failed at /anonymous_key_id: belongs to `auth_mode` `anonymous`: leave it out',
+    ],
+    ...[undefined, []].map((source_cidrs): [string, Record<string, unknown>, string] => [
+      `nobody from ${source_cidrs === undefined ? 'everywhere' : 'nowhere'}`,
+      { ...anonymous, source_cidrs },
+      'failed at /source_cidrs: is required with `auth_mode` `anonymous`, at least one network',
+    ]),
+    [
+      'no provider key',
+      { provider_key_id: undefined },
+      'failed at /provider_key_id: is required with `credential_mode` `inject`',
+    ],
+    [
+      'a provider key too many',
+      { credential_mode: 'forward_client' },
+      'failed at /provider_key_id: belongs to `credential_mode` `inject`: leave it out',
+    ],
+    ['no time', { timeout_ms: 0 }, 'failed at /timeout_ms: must be at least 1'],
+    ['a typo', { target: 'x' }, 'unknown field `target`'],
+  ]
+  test.each(cases)('%s: refused by place and rule', async (_name, more, expected) => {
+    expect(await refusal('passthrough_routes', passthroughRoute(more))).toContain(expected)
+  })
+
+  test('what is left out has its meaning, hosts are in lower case, and the other spelling reads as `name`', async () => {
+    const document = { ...passthroughRoute({ hosts: ['API.Example.com', '*.Example.com'] }), name: undefined, display_name: 'up' }
+    const { body } = await openAdmin().call('POST', '/admin/v1/passthrough_routes', document)
+    expect(body).toMatchObject({
+      value: {
+        ...{
+          name: 'up',
+          path_prefix: '/up',
+          hosts: ['api.example.com', '*.example.com'],
+          target_url: 'http://127.0.0.1:8000/v1',
+        },
+        ...{ preserve_host: false, auth_mode: 'gateway_key', credential_mode: 'inject', provider_key_id: 'pk', enabled: true },
+      },
+    })
+    expect(body).not.toHaveProperty('value.display_name')
+  })
+})
+
 describe('caller keys', () => {
   const cases: [string, Record<string, unknown>, string][] = [
     [
@@ -666,7 +819,7 @@ describe('messages', () => {
   test('name several unknown members of one object in one sentence, the known ones once', async () => {
     const message = await refusal('apikeys', apiKey({ max_budget_usd: 5, disable: true }))
     expect(message).toBe(
-      'malformed ApiKey payload: unknown field(s): `max_budget_usd`, `disable` (did you mean `disabled`?), expected one of `key_hash`, `allowed_models`, `display_name`, `expires_at`, `disabled`, `rate_limit`, `team_id`, `user_id`, `user_name`',
+      'malformed ApiKey payload: unknown field(s): `max_budget_usd`, `disable` (did you mean `disabled`?), expected one of `key_hash`, `allowed_models`, `allowed_routes`, `display_name`, `expires_at`, `disabled`, `rate_limit`, `team_id`, `user_id`, `user_name`',
     )
     const many = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`zz${i}`, 1]))
     expect(await refusal('apikeys', apiKey(many))).toContain('`zz19`, and 30 more, expected one of')

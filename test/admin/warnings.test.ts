@@ -13,6 +13,7 @@ import {
   model,
   openAdmin,
   otlpExporter,
+  passthroughRoute,
   policy,
   providerKey,
   s3Exporter,
@@ -152,6 +153,66 @@ describe('references of model groups', () => {
     await admin.call('PUT', path, model(key, { display_name: 'a' }))
     expect(warningOf(await admin.call('PUT', path, group(['b'], { display_name: 'a' })))).toBe(left)
     expect(warningOf(await admin.call('DELETE', path))).toBe(left)
+  })
+})
+
+describe('passthrough routes', () => {
+  const PATH = '/admin/v1/passthrough_routes'
+  const anonymous = (anonymous_key_id: string) =>
+    passthroughRoute({ auth_mode: 'anonymous', anonymous_key_id, source_cidrs: ['10.0.0.0/8'] })
+
+  test('a provider key and an anonymous key that do not exist are named, and listed by health', async () => {
+    const admin = openAdmin()
+    const answer = await admin.call('POST', PATH, anonymous('nobody'))
+    expect(warningOf(answer)).toBe(
+      'provider_key_id "pk" names no provider key: requests on this route fail until there is one; anonymous_key_id "nobody" is the id of no caller API key: nobody is let in until there is one',
+    )
+    const { id } = entryOf(answer)
+    const { body } = await admin.call('GET', '/admin/v1/health')
+    expect(isRecord(body) && body.dangling).toEqual([
+      { kind: 'passthrough_routes', id, name: 'up', field: 'provider_key_id', missing: 'pk' },
+      { kind: 'passthrough_routes', id, name: 'up', field: 'anonymous_key_id', missing: 'nobody' },
+    ])
+  })
+
+  test('deleting what a route names says so', async () => {
+    const admin = openAdmin()
+    const key = entryOf(await admin.call('POST', '/admin/v1/provider_keys', providerKey())).id
+    const caller = entryOf(await admin.call('POST', '/admin/v1/apikeys', apiKey({ allowed_routes: ['u*'] }))).id
+    expect(warningOf(await admin.call('POST', PATH, { ...anonymous(caller), provider_key_id: key }))).toBeNull()
+    expect(warningOf(await admin.call('DELETE', `/admin/v1/provider_keys/${key}`))).toBe(
+      `passthrough_routes "up" still names "${key}" in provider_key_id`,
+    )
+    expect(warningOf(await admin.call('DELETE', `/admin/v1/apikeys/${caller}`))).toBe(
+      `passthrough_routes "up" still names "${caller}" in anonymous_key_id`,
+    )
+  })
+
+  test('allowed routes that do not exist are named, patterns are not; a renamed or deleted route leaves its keys behind', async () => {
+    const admin = openAdmin()
+    const key = entryOf(await admin.call('POST', '/admin/v1/provider_keys', providerKey())).id
+    const { id } = entryOf(await admin.call('POST', PATH, passthroughRoute({ provider_key_id: key })))
+    const caller = apiKey({ display_name: 'ci', allowed_routes: ['up', 'later', 'l*', 'a*b*'] })
+    expect(warningOf(await admin.call('POST', '/admin/v1/apikeys', caller))).toBe(
+      'allowed_routes names "later", and there is no such passthrough route yet; allowed_routes entry "a*b*" has more than one *, so it allows nothing',
+    )
+    const same = await admin.call('PUT', `${PATH}/${id}`, passthroughRoute({ provider_key_id: key, timeout_ms: 1 }))
+    expect(warningOf(same)).toBeNull()
+    const left = 'api_keys "ci" still names "up" in allowed_routes'
+    const renamed = await admin.call('PUT', `${PATH}/${id}`, passthroughRoute({ provider_key_id: key, name: 'down' }))
+    expect(warningOf(renamed)).toBe(left)
+    await admin.call('PUT', `${PATH}/${id}`, passthroughRoute({ provider_key_id: key }))
+    expect(warningOf(await admin.call('DELETE', `${PATH}/${id}`))).toBe(left)
+  })
+
+  test('what lets nobody in is pointed out: networks that are none, and a key without the route', async () => {
+    const admin = openAdmin()
+    const key = entryOf(await admin.call('POST', '/admin/v1/provider_keys', providerKey())).id
+    const caller = entryOf(await admin.call('POST', '/admin/v1/apikeys', apiKey())).id
+    const answer = await admin.call('POST', PATH, { ...anonymous(caller), provider_key_id: key, source_cidrs: ['office'] })
+    expect(warningOf(answer)).toBe(
+      'source_cidrs entry "office" is no network or address such as 10.0.0.0/8, so it lets nobody in; anonymous_key_id names a key without this route in its allowed_routes, so nobody is let in',
+    )
   })
 })
 

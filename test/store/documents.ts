@@ -2,6 +2,7 @@ import { ApiKey } from '../../src/resources/api-key.ts'
 import { Budget } from '../../src/resources/budget.ts'
 import { DirectModel, ModelGroup } from '../../src/resources/model.ts'
 import { ObservabilityExporter } from '../../src/resources/observability-exporter.ts'
+import { PassthroughRoute } from '../../src/resources/passthrough-route.ts'
 import { ProviderKey } from '../../src/resources/provider-key.ts'
 import { RateLimitPolicy } from '../../src/resources/rate-limit-policy.ts'
 import type { Actor } from '../../src/store/store.ts'
@@ -27,6 +28,9 @@ export function budget(name: string, more: Record<string, unknown> = {}): Budget
 }
 export function exporter(name: string): ObservabilityExporter {
   return ObservabilityExporter.parse({ name, kind: 'otlp_http', endpoint: 'http://10.0.0.6:4318/v1/traces' })
+}
+export function passthroughRoute(name: string): PassthroughRoute {
+  return PassthroughRoute.parse({ display_name: name, path_prefix: '/up', target_url: 'http://10.0.0.5', provider_key_id: 'k' })
 }
 export function apiKey(plaintext: string, more: Record<string, unknown> = {}): ApiKey {
   return ApiKey.parse({ key_hash: hashOf(plaintext), allowed_models: ['*'], ...more })

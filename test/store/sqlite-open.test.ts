@@ -5,7 +5,19 @@ import { join } from 'node:path'
 import { createLog } from '../../src/lib/log.ts'
 import { kinds } from '../../src/resources/index.ts'
 import { openSqliteStore, StoreOpenError } from '../../src/store/sqlite.ts'
-import { actor, apiKey, budget, exporter, group, model, policy, providerKey, SECRET, testClock } from './documents.ts'
+import {
+  actor,
+  apiKey,
+  budget,
+  exporter,
+  group,
+  model,
+  passthroughRoute,
+  policy,
+  providerKey,
+  SECRET,
+  testClock,
+} from './documents.ts'
 import { putRow, type Scratch, scratch } from './scratch.ts'
 
 const CHILD = join(import.meta.dir, 'writer-child.ts')
@@ -86,6 +98,7 @@ describe('opening a store file', () => {
     await first.create('rate_limit_policies', policy('p', { limits: { tpm: 9 }, conditions }), actor)
     await first.create('budgets', budget('b', { limit_tokens: 9, warn_at: [50] }), actor)
     await first.create('observability_exporters', exporter('e'), actor)
+    await first.create('passthrough_routes', passthroughRoute('r'), actor)
     const [firstModel] = first.list('models')
     await first.replace('models', firstModel?.id ?? '', now => ({ ...now, retries: 4 }), actor)
     const before = kinds.map(kind => first.list(kind))
