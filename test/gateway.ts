@@ -2,7 +2,7 @@
 import { loadConfig } from '../src/config.ts'
 import { type Clock, type Gateway, systemClock } from '../src/gateway.ts'
 import { InFlight } from '../src/in-flight.ts'
-import { runtimeFetch } from '../src/lib/fetch.ts'
+import { type Fetch, runtimeFetch } from '../src/lib/fetch.ts'
 import { createLog } from '../src/lib/log.ts'
 import { createLimiter } from '../src/limits/limiter.ts'
 import { RemainingLimits } from '../src/limits/remaining.ts'
@@ -12,6 +12,7 @@ import type { SessionTimings } from '../src/proxy/realtime.ts'
 import type { UpstreamTls } from '../src/proxy/upstream.ts'
 import { ApiKey } from '../src/resources/api-key.ts'
 import { DirectModel, ModelGroup } from '../src/resources/model.ts'
+import { PassthroughRoute } from '../src/resources/passthrough-route.ts'
 import { ProviderKey } from '../src/resources/provider-key.ts'
 import { RateLimitPolicy } from '../src/resources/rate-limit-policy.ts'
 import { openMemoryStore } from '../src/store/memory.ts'
@@ -42,6 +43,8 @@ export type GatewayOptions = {
   clock?: Clock
   logFilter?: string
   telemetry?: ReturnType<typeof testTelemetry>
+  /** How requests go out; the runtime's own where it is left out. */
+  fetch?: Fetch
 }
 
 export type TestGateway = {
@@ -68,6 +71,8 @@ export type TestGateway = {
   addPolicy(members: Section): Promise<Entry<'rate_limit_policies'>>
   addProviderKey(members: Section): Promise<Entry<'provider_keys'>>
   addApiKey(key: string, members?: Section): Promise<Entry<'api_keys'>>
+  /** A passthrough route that injects the credential of the first provider key, unless told otherwise. */
+  addRoute(members: Section): Promise<Entry<'passthrough_routes'>>
   /** Posts under the caller's key; a body that is no string or bytes is written as JSON. */
   post(path: string, body: unknown, headers?: Record<string, string>, signal?: AbortSignal): Promise<Response>
   /** A chat request with one message and whatever else is given. */
@@ -135,7 +140,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
   const gateway: Gateway = {
     config,
     store,
-    fetch: runtimeFetch,
+    fetch: options.fetch ?? runtimeFetch,
     clock,
     random: () => 0,
     log,
@@ -198,6 +203,10 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
   const addPolicy = (members: Section) => store.create('rate_limit_policies', RateLimitPolicy.parse(members), ACTOR)
   const addApiKey = (key: string, members: Section = {}) =>
     store.create('api_keys', ApiKey.parse({ key_hash: sha256(key), allowed_models: ['*'], ...members }), ACTOR)
+  const addRoute = (members: Section) => {
+    const mode = members.credential_mode === 'forward_client' ? {} : { provider_key_id: providerKey.id }
+    return store.create('passthrough_routes', PassthroughRoute.parse({ ...mode, ...members }), ACTOR)
+  }
   const model = await addModel({ display_name: ALIAS, ...options.model })
   const apiKey = await addApiKey(CALLER_KEY, { display_name: 'caller one', ...options.apiKey })
 
@@ -223,6 +232,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<TestGa
     addPolicy,
     addProviderKey,
     addApiKey,
+    addRoute,
     post,
     chat: (members = {}, headers = {}, signal) =>
       post('/v1/chat/completions', { model: ALIAS, messages: [{ role: 'user', content: 'Hi' }], ...members }, headers, signal),

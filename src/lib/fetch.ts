@@ -10,7 +10,7 @@ export type TlsOptions = {
 export type FetchInit = {
   method: string
   headers: Record<string, string> | Headers
-  body?: string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>
+  body?: string | Uint8Array | ReadableStream<Uint8Array>
   signal: AbortSignal
   /** A redirect is an answer: the credential never follows one. */
   redirect: 'manual'

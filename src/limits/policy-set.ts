@@ -102,7 +102,7 @@ function createFinder(policies: readonly Compiled[]): (subject: Subject) => Matc
     const { apiKeyId, modelId, teamId, userId } = subject
     const places = conditional.concat(
       byScope.get(`api_key ${apiKeyId}`) ?? [],
-      byScope.get(`model ${modelId}`) ?? [],
+      modelId === undefined ? [] : (byScope.get(`model ${modelId}`) ?? []),
       teamId === undefined ? [] : (byScope.get(`team ${teamId}`) ?? []),
       teamId === undefined ? [] : (byScope.get(`team_member ${teamId}`) ?? []),
       userId === undefined ? [] : (byScope.get(`member ${userId}`) ?? []),

@@ -5,9 +5,10 @@ export type Subject = {
   apiKeyId: string
   teamId: string | undefined
   userId: string | undefined
-  modelId: string
+  /** This and the alias: undefined for what names no model, on a passthrough route. */
+  modelId: string | undefined
   /** The alias that was asked for; of a target of a group its own. */
-  modelName: string
+  modelName: string | undefined
   /** Undefined for a group, whose targets may have different ones. */
   provider: string | undefined
   /** Set where the subject is a target that was reached through a group. */
@@ -33,8 +34,9 @@ export function propertyOf(subject: Subject, dimension: GroupBy): string | undef
 /** What a comparison may hold for: the group that a target was reached through stands beside the target. None: absent. */
 export function propertiesOf(subject: Subject, dimension: Dimension): string[] {
   const { group } = subject
-  if (dimension === 'model_name') return group === undefined ? [subject.modelName] : [subject.modelName, group.name]
-  if (dimension === 'model' && group !== undefined) return [subject.modelId, group.id]
-  const value = propertyOf(subject, dimension)
-  return value === undefined ? [] : [value]
+  const value = dimension === 'model_name' ? subject.modelName : propertyOf(subject, dimension)
+  const values = value === undefined ? [] : [value]
+  if (group !== undefined && dimension === 'model_name') values.push(group.name)
+  if (group !== undefined && dimension === 'model') values.push(group.id)
+  return values
 }

@@ -20,6 +20,12 @@ export type Admission = {
    * throws: rate_limited; then nothing is counted
    */
   admit(snapshot: Snapshot, caller: CallerKey, model: ResolvedModel, alias: string, nowMs: number): Lease | undefined
+  /**
+   * Lets a request in that names no model, by the key's limits and the policies that look at no model.
+   * in: `route`, what stands for the passthrough route, the same object as long as nothing of it changes
+   * throws: rate_limited
+   */
+  admitRoute(snapshot: Snapshot, caller: CallerKey, route: { provider: string | undefined }, nowMs: number): Lease | undefined
   /** Lets a request in at a member of a group, by the member's own limits and the policies that look at the member. */
   admitMember(
     snapshot: Snapshot,
@@ -131,15 +137,27 @@ export function createAdmission(limiter: Limiter, remaining: RemainingLimits): A
     })
   }
 
+  const routePlanOf = (snapshot: Snapshot, caller: CallerKey, route: { provider: string | undefined }): Plan => {
+    const { policies, plans } = setOf(snapshot)
+    return remembered(plans, caller, route, () => {
+      const { provider } = route
+      const subject: Subject = { ...subjectOf(caller), modelId: undefined, modelName: undefined, provider }
+      return planned([keyLimitOf(caller)], policies.isEmpty ? [] : policies.atAdmission(subject, false))
+    })
+  }
+
+  const admitBy = (plan: Plan, nowMs: number): Lease | undefined => {
+    const outcome = enter(limiter, plan, nowMs)
+    if (outcome && isRefusal(outcome)) {
+      limiter.reject(outcome)
+      throw rateLimited(outcome)
+    }
+    return outcome
+  }
+
   return {
-    admit(snapshot, caller, model, alias, nowMs) {
-      const outcome = enter(limiter, planOf(snapshot, caller, model, alias), nowMs)
-      if (outcome && isRefusal(outcome)) {
-        limiter.reject(outcome)
-        throw rateLimited(outcome)
-      }
-      return outcome
-    },
+    admit: (snapshot, caller, model, alias, nowMs) => admitBy(planOf(snapshot, caller, model, alias), nowMs),
+    admitRoute: (snapshot, caller, route, nowMs) => admitBy(routePlanOf(snapshot, caller, route), nowMs),
     reject: limiter.reject,
     admitMember(snapshot, caller, group, member, nowMs, counted) {
       const outcome = enter(limiter, memberPlanOf(snapshot, caller, group, member), nowMs, counted)

@@ -5,7 +5,7 @@ import { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { type AddressSource, frontDoor, withoutBody } from '../status/front-door.ts'
 import { HEALTH_PATHS, type HealthPath, health } from '../status/health.ts'
-import { endpointLabels } from '../telemetry/endpoint-labels.ts'
+import { endpointLabels, PASSTHROUGH_LABELS } from '../telemetry/endpoint-labels.ts'
 import { isUsableRequestId } from '../wire/headers.ts'
 import { createAdmission } from './admit.ts'
 import { createClientIp } from './client-ip.ts'
@@ -17,6 +17,9 @@ import { createBatchUsage } from './jobs/batch-usage.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
 import { getModel, listModels } from './models.ts'
 import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
+import { routeTable } from './passthrough/route-table.ts'
+import { enterRoute, serveRoute } from './passthrough/serve-route.ts'
+import { createAim } from './passthrough/target.ts'
 import { declaredLength, tooLarge } from './read.ts'
 import { REALTIME_PATH } from './realtime/handshake.ts'
 import { createRealtime, type Realtime, type SessionTimings, type Upgrader } from './realtime.ts'
@@ -70,7 +73,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
   const requestId = createRequestId(config.proxy.request_id.accept_headers)
   const cors = createCors(config.proxy.cors.allowed_origins)
   const endpoints = new Map(ENDPOINTS.filter(isPosted).map(endpoint => [endpoint.path, endpoint]))
-  const routes = createRoutes(proxy)
+  const { routes, isRouted } = createRoutes(proxy)
+  const aim = createAim(tls)
 
   const handle = (request: Request, server: ProxyServer | undefined): ReturnType<ProxyApp['fetch']> => {
     const id = requestId(request.headers)
@@ -80,7 +84,11 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
       return entered
     }
     const path = pathOf(entered.url)
-    if (isHealthPath(path)) {
+    const { snapshot } = store
+    const passthrough = routeTable(snapshot)
+    // A host that a route asks for leads there before any endpoint is looked for.
+    const hosted = passthrough.hasHosts ? passthrough.ofHost(entered.headers.get('host'), path) : undefined
+    if (!hosted && isHealthPath(path)) {
       const answer = healthAnswer(gateway, entered, path, id, store.status.appliedAt !== undefined)
       gateway.metrics.probed(endpointLabels(path), answer.status)
       return answer
@@ -90,10 +98,14 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
       address ??= clientIp(request, server)
       return address
     }
-    const exchange = new Exchange(id, entered.method, path, endpointLabels(path), addressOf, clock.monotonic())
+    const known = hosted ? undefined : endpoints.get(path)
+    const prefixed = hosted || known ? undefined : passthrough.ofPath(path)
+    const route = prefixed && isRouted(path) ? undefined : (hosted ?? prefixed)
+    const labels = route ? PASSTHROUGH_LABELS : endpointLabels(path)
+    const exchange = new Exchange(id, entered.method, path, labels, addressOf, clock.monotonic())
     exchange.callerHeaders = entered.headers
-    const known = endpoints.get(path)
-    const envelope = known ? known.dialect?.error : ollamaEnvelope(path)
+    if (route) enterRoute(exchange, route)
+    const envelope = known ? known.dialect?.error : route ? undefined : ollamaEnvelope(path)
     if (envelope) exchange.envelope = envelope
     lifecycle.inFlight.add(exchange)
     try {
@@ -105,6 +117,10 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
       }
       const bytesMax = known?.form ? proxy.uploadBytesMax : proxy.bodyBytesMax
       if (length !== undefined && length > bytesMax) return refuseLarge(proxy, exchange, entered, length, bytesMax)
+      if (route) {
+        const routed = { proxy, aim, snapshot, route, request: entered, exchange }
+        return serveRoute(routed).catch(error => replyError(gateway, exchange, error))
+      }
       if (path === REALTIME_PATH) return realtime.open(request, exchange, server)
       // The endpoints that carry the load are found without the router: it costs 3 to 10 us a request, they a look-up.
       const endpoint = entered.method === 'POST' ? known : undefined
@@ -128,7 +144,8 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
   }
 }
 
-function createRoutes(proxy: ProxyState): Hono<Env> {
+/** out: the router, and whether a path is one of its endpoints, for any method */
+function createRoutes(proxy: ProxyState): { routes: Hono<Env>; isRouted: (path: string) => boolean } {
   const { gateway } = proxy
   const app = new Hono<Env>({ strict: true })
   const methods = new Map<string, string>()
@@ -170,6 +187,7 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
       })
     }
   }
+  const isRouted = compileRouted(app)
   app.all('/passthrough/*', () => {
     throw new GatewayError(
       'endpoint_removed',
@@ -178,7 +196,27 @@ function createRoutes(proxy: ProxyState): Hono<Env> {
   })
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
-  return app
+  return { routes: app, isRouted }
+}
+
+/** Whether a path, as it came, is one that the routes so far answer. Decoded as the router does it before it looks for one. */
+function compileRouted(app: Hono<Env>): (path: string) => boolean {
+  const patterns = app.routes.map(({ path }) =>
+    path
+      .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
+      .replace(/\/\*$/, '(?:/.*)?')
+      .replace(/:[^/]+/g, '[^/]+'),
+  )
+  const routed = new RegExp(`^(?:${[...new Set(patterns)].join('|')})$`)
+  return path => routed.test(path.includes('%') ? tryDecodeURI(path) : path)
+}
+
+function tryDecodeURI(path: string): string {
+  try {
+    return decodeURI(path)
+  } catch {
+    return path
+  }
 }
 
 /** What the contract has and this version does not: whoever asks is told so. */
@@ -247,7 +285,7 @@ async function refuseLarge(
   bytesMax: number,
 ): Promise<Response> {
   const { gateway } = proxy
-  exchange.handler = ENDPOINTS.find(({ path }) => path === exchange.path)?.name
+  exchange.handler ??= ENDPOINTS.find(({ path }) => path === exchange.path)?.name
   const drained = await drain(request)
   gateway.metrics.bodyRefused(exchange.endpoint, drained.outcome)
   const fields = {

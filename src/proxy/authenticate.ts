@@ -42,18 +42,50 @@ export function authenticate(snapshot: Snapshot, headers: Headers, now: number):
   if (presented === null) throw missing()
   const hashes = remembered[header]
   const known = hashes.get(presented)
-  const hash = known ?? new Bun.CryptoHasher('sha256').update(keyIn(header, presented)).digest('hex')
+  const hash = known ?? hashOf(keyIn(header, presented))
   const caller = snapshot.apiKeys.get(hash)
   if (!caller) throw new GatewayError('invalid_api_key', 'invalid API key')
   if (known === undefined) remember(hashes, presented, hash)
+  assertUsable(caller, now)
+  return caller
+}
+
+function assertUsable(caller: CallerKey, now: number): void {
   const flaw = flawOf(caller, now)
   if (flaw === 'disabled') throw new GatewayError('api_key_disabled', 'API key has been disabled')
   if (flaw === 'expired') throw new GatewayError('api_key_expired', 'API key has expired')
-  return caller
 }
 
 /** Why a key opens nothing at a time; undefined where it does. */
 export function flawOf({ entry, expiresAtMs }: CallerKey, now: number): 'disabled' | 'expired' | undefined {
   if (entry.value.disabled) return 'disabled'
   return expiresAtMs !== undefined && expiresAtMs < now ? 'expired' : undefined
+}
+
+/**
+ * The same, by a header that a passthrough route names: the key alone, or behind `Bearer `.
+ * throws: as `authenticate`; what is missing is told by the name of the header
+ */
+export function authenticateBy(snapshot: Snapshot, headers: Headers, header: string, now: number): CallerKey {
+  const presented = headers.get(header)
+  const key = presented === null ? '' : credentialIn(presented)
+  if (key === '') throw new GatewayError('missing_api_key', `missing API key: this route expects it in the header ${header}`)
+  const caller = snapshot.apiKeys.get(hashOf(key))
+  if (!caller) throw new GatewayError('invalid_api_key', 'invalid API key')
+  assertUsable(caller, now)
+  return caller
+}
+
+/** in: the value of any header. out: what a key would be in it, usable or not */
+export function credentialIn(presented: string): string {
+  return (presented.startsWith('Bearer ') ? presented.slice(7) : presented).trim()
+}
+
+/** Whether a caller key of this gateway, usable or not, stands in a header. */
+export function holdsCallerKey(snapshot: Snapshot, presented: string): boolean {
+  return snapshot.apiKeys.has(hashOf(credentialIn(presented)))
+}
+
+function hashOf(key: string): string {
+  return new Bun.CryptoHasher('sha256').update(key).digest('hex')
 }

@@ -15,10 +15,12 @@ export type DialRequest = {
   headers: Record<string, string> | (() => Headers)
   /** Left out: POST. */
   method?: string
-  /** Text, or what gives the bytes anew each time that the request is sent. */
-  body?: string | (() => ReadableStream<Uint8Array>)
+  /** Text or bytes, or what gives them anew each time that the request is sent. */
+  body?: string | Uint8Array | (() => ReadableStream<Uint8Array>)
   /** The body can be given once only: no pooled connection, which may be dead, is tried with it. */
   isOneShot?: boolean
+  /** The body of the answer is wanted as it was sent, in whatever encoding. */
+  isRaw?: boolean
   isStream: boolean
   signal: AbortSignal
   /** Called when no connection can be had within the time for connecting: aborts `signal`. */
@@ -95,14 +97,14 @@ export function createDialer({ fetch, proxy, connectTimeoutMs, monotonic }: Dial
       headers: headersOf(request),
       signal: request.signal,
       redirect: 'manual',
-      decompress: true,
+      decompress: !request.isRaw,
       keepalive: !(request.isOneShot || (request.isStream && origin.hangsUp)),
       proxy: proxy ?? false,
       timeout: false,
       verbose: false,
     }
     const { body } = request
-    if (body !== undefined) init.body = typeof body === 'string' ? body : body()
+    if (body !== undefined) init.body = typeof body === 'function' ? body() : body
     if (request.tls) init.tls = request.tls
     let isOver = false
     const answered = (response: Response) => {

@@ -1,11 +1,12 @@
 import { type Labels, NO_LABELS } from '../exchange.ts'
-import type { CallerKey } from '../store/snapshot.ts'
+import type { CallerKey, DirectEntry } from '../store/snapshot.ts'
 import type { ResolvedModel } from './resolve.ts'
 import type { Member } from './route.ts'
 
 /** By the caller's row, then by the row, or the target made from it, that the caller asked for. */
 const byCaller = new WeakMap<CallerKey, WeakMap<object, Labels>>()
 const callersOwn = new WeakMap<CallerKey, Labels>()
+const onRoutes = new WeakMap<CallerKey, WeakMap<object, WeakMap<object, Labels>>>()
 const unresolved = new WeakMap<CallerKey, Labels>()
 
 /** What a model name that matches nothing is called. source: control-observability §1 */
@@ -55,6 +56,34 @@ export function labelsOfMember(caller: CallerKey, member: Member, group: string 
     }
   })
 }
+
+/**
+ * Of a caller on a passthrough route. Labels are counted by the caller, what stands for the route and its provider key, and
+ * the model whose limits apply, where the request named one.
+ */
+export function labelsOfRoute(caller: CallerKey, target: RouteLabels, model: DirectEntry | undefined): Labels {
+  const ofTarget = remembered(
+    remembered(onRoutes, caller, () => new WeakMap()),
+    target,
+    () => new WeakMap<object, Labels>(),
+  )
+  return remembered(ofTarget, model ?? target, () => ({
+    ...NO_LABELS,
+    ...callerPart(caller),
+    ...(model && {
+      name: model.value.display_name,
+      modelId: model.id,
+      model: model.value.display_name,
+      upstreamModel: model.value.model_name,
+    }),
+    provider: model?.value.provider ?? target.provider ?? '',
+    providerKeyId: target.providerKeyId ?? '',
+    providerKeyName: target.providerKeyName ?? '',
+  }))
+}
+
+/** What labels say of where a passthrough route leads; absent where it has no provider key. */
+type RouteLabels = { provider: string | undefined; providerKeyId: string | undefined; providerKeyName: string | undefined }
 
 function callerPart({ entry: { id, value } }: CallerKey) {
   return { apiKeyId: id, teamId: value.team_id ?? '', userId: value.user_id ?? '', userName: value.user_name ?? '' }

@@ -53,11 +53,11 @@ export function readBody(request: Request, cap: number, stallMs: number = BODY_S
 
 const AT_ONCE_BYTES_MAX = 65_536
 
-function stalled(stallMs: number): GatewayError {
+export function stalled(stallMs: number): GatewayError {
   return new GatewayError('request_read_timeout', `request body stalled: nothing came for ${stallMs} ms`)
 }
 
-function readFailed(cause: unknown): GatewayError {
+export function readFailed(cause: unknown): GatewayError {
   return new GatewayError('request_read_failed', 'failed to read request body', { cause })
 }
 

@@ -74,13 +74,7 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
       `invalid upstream configuration: provider_key for vendor "${value.provider}" has no upstream base URL configured`,
     )
   }
-  const secret = value.secret.trim()
-  if (secret === '' || !isHeaderValue(secret)) {
-    throw new GatewayError(
-      'invalid_upstream_credentials',
-      `invalid upstream credentials: the secret of provider key "${value.display_name}" is empty or not a legal header value`,
-    )
-  }
+  const secret = secretOf(value)
   const url = new URL(base)
   const isTls = url.protocol === 'https:'
   const forward = value.request?.forward_client_headers ?? []
@@ -118,6 +112,16 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
   }
 }
 
+/** throws: invalid_upstream_credentials */
+export function secretOf({ secret: given, display_name }: ProviderKey): string {
+  const secret = given.trim()
+  if (secret !== '' && isHeaderValue(secret)) return secret
+  throw new GatewayError(
+    'invalid_upstream_credentials',
+    `invalid upstream credentials: the secret of provider key "${display_name}" is empty or not a legal header value`,
+  )
+}
+
 function urlsOf(adapter: Adapter, base: string): Upstream['urls'] {
   const urls: Upstream['urls'] = {}
   let operation: Operation
@@ -134,15 +138,16 @@ export function addTemplated(headers: Record<string, string>, { templates }: Ups
   }
 }
 
-const USER_AGENT = 'aisix/0.1'
+export const USER_AGENT = 'aisix/0.1'
 
-function tlsOptions(value: ProviderKey, { ca, cert, key, verify }: UpstreamTls): TlsOptions {
-  const own = [...ca, ...(value.tls?.ca_cert === undefined ? [] : [value.tls.ca_cert])]
+/** in: the provider key; undefined where none is used: then what the configuration says */
+export function tlsOptions(value: ProviderKey | undefined, { ca, cert, key, verify }: UpstreamTls): TlsOptions {
+  const own = [...ca, ...(value?.tls?.ca_cert === undefined ? [] : [value.tls.ca_cert])]
   return {
     // `ca` replaces the roots that are trusted by default: they are given again beside our own.
     ...(own.length === 0 ? {} : { ca: [...nodeTls.rootCertificates, ...own] }),
     ...(cert === undefined || key === undefined ? {} : { cert, key }),
-    rejectUnauthorized: verify && value.tls?.verify !== false,
+    rejectUnauthorized: verify && value?.tls?.verify !== false,
   }
 }
 

@@ -45,7 +45,7 @@ export type CallerKey = {
 export type { ApiKey, Model, ProviderKey }
 
 /**
- * Models whose alias has one `*`, found by the lengths of what stands before and after it: a look-up costs one map
+ * Models whose alias, or another name of theirs, has one `*`, found by the lengths of what stands before and after it: a look-up costs one map
  * access per distinct pair of lengths, however many patterns there are.
  */
 export type Wildcards = {
@@ -53,10 +53,14 @@ export type Wildcards = {
   match(name: string): { model: DirectEntry; captured: string } | undefined
 }
 
-export function buildWildcards(models: Iterable<DirectEntry>): Wildcards {
+/** in: `patternOf`, the name that holds the `*` */
+export function buildWildcards(
+  models: Iterable<DirectEntry>,
+  patternOf = ({ value }: DirectEntry) => value.display_name,
+): Wildcards {
   const byShape = new Map<string, { before: number; after: number; patterns: Map<string, DirectEntry> }>()
   for (const model of models) {
-    const parts = model.value.display_name.split('*')
+    const parts = patternOf(model).split('*')
     const [before = '', after = ''] = parts
     if (parts.length !== 2) continue
     const key = `${before.length}/${after.length}`

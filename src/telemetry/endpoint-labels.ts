@@ -45,19 +45,22 @@ const FIXED = [
   '/v1/fine_tuning/jobs',
 ] as const
 const COLLAPSED = ['/v1/videos/:id', '/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id'] as const
+/** What a passthrough route takes, whatever its path. */
+const PASSTHROUGH_ROUTE = '/passthrough_route'
 /** Every value that the label `endpoint` can have. */
-export const ENDPOINT_LABELS: readonly string[] = [...FIXED, ...COLLAPSED, 'other']
+export const ENDPOINT_LABELS: readonly string[] = [...FIXED, ...COLLAPSED, PASSTHROUGH_ROUTE, 'other']
 const ANTHROPIC: readonly string[] = ['/v1/messages', '/v1/messages/count_tokens']
 /** Paths that reach no model. */
 const NOT_LLM: readonly string[] = [
   ...['/api/tags', '/api/show', '/api/ps', '/api/version'],
   ...['/livez', '/readyz', '/v1/models', '/v1/files', '/v1/batches', '/v1/fine_tuning/jobs'],
-  ...['/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id', 'other'],
+  ...['/v1/files/:id', '/v1/batches/:id', '/v1/fine_tuning/jobs/:id', PASSTHROUGH_ROUTE, 'other'],
 ]
 
 function protocolOf(endpoint: string): EndpointLabels['inboundProtocol'] {
   if (ANTHROPIC.includes(endpoint)) return 'anthropic'
   if (endpoint.startsWith('/api/')) return 'ollama'
+  if (endpoint === PASSTHROUGH_ROUTE) return 'passthrough'
   return endpoint === '/v1/realtime' ? 'realtime' : 'openai'
 }
 
@@ -80,7 +83,9 @@ const collapsed = COLLAPSED.map((template, index) => ({
   prefix: template.slice(0, -':id'.length),
   labels: labelsOf(template, FIXED.length + index),
 }))
-const OTHER = labelsOf('other', FIXED.length + COLLAPSED.length)
+/** Of requests that a passthrough route takes: which these are, no path tells. */
+export const PASSTHROUGH_LABELS = labelsOf(PASSTHROUGH_ROUTE, FIXED.length + COLLAPSED.length)
+const OTHER = labelsOf('other', FIXED.length + COLLAPSED.length + 1)
 
 /** in: the path without its query */
 export function endpointLabels(path: string): EndpointLabels {
