@@ -78,7 +78,7 @@ export function authenticateBy(snapshot: Snapshot, headers: Headers, header: str
 
 /** in: the value of any header. out: what a key would be in it, usable or not */
 export function credentialIn(presented: string): string {
-  return (presented.startsWith('Bearer ') ? presented.slice(7) : presented).trim()
+  return presented.replace(/^Bearer(?: |$)/, '').trim()
 }
 
 /** Whether a caller key of this gateway, usable or not, stands in a header. */

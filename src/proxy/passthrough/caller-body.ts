@@ -39,7 +39,6 @@ export async function openBody(request: Request, cap: number): Promise<CallerBod
   for (;;) {
     const { done, value } = await nextPiece(reader)
     if (done) return { kind: 'whole', bytes: Buffer.concat(head, bytes) }
-    if (!value) continue
     head.push(value)
     bytes += value.byteLength
     if (bytes > cap) {
@@ -72,6 +71,11 @@ export function passOn(
 ): ReadableStream<Uint8Array> {
   const pieces = head.slice()
   let bytes = 0
+  /** The server has heard enough: its answer stands on its own, and what becomes of the body means nothing any more. */
+  let isOver = false
+  const watchServer = () => {
+    if (pauseMs() > 0 && !open.signal.aborted) open.arm(pauseMs())
+  }
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
@@ -83,12 +87,14 @@ export function passOn(
         try {
           if (pauseMs() > 0) open.disarm()
           const { done, value } = await nextPiece(reader)
-          if (pauseMs() > 0) open.arm(pauseMs())
+          if (isOver) return
+          watchServer()
           if (done) return controller.close()
-          bytes += value?.byteLength ?? 0
+          bytes += value.byteLength
           if (bytes > cap) throw tooLarge(cap)
-          if (value) controller.enqueue(value)
+          controller.enqueue(value)
         } catch (error) {
+          if (isOver) return
           const reason = error instanceof GatewayError ? error : readFailed(error)
           open.abort(reason)
           reader.cancel().catch(() => {})
@@ -96,6 +102,8 @@ export function passOn(
         }
       },
       cancel() {
+        isOver = true
+        watchServer()
         reader.cancel().catch(() => {})
       },
     },
@@ -103,12 +111,16 @@ export function passOn(
   )
 }
 
-/** throws: request_read_timeout, request_read_failed; then nothing more is read */
-async function nextPiece(reader: Reader): Promise<{ done: boolean; value?: Uint8Array | undefined }> {
+/** A piece that is not empty, or the end. throws: request_read_timeout, request_read_failed; then nothing more is read */
+async function nextPiece(reader: Reader): Promise<{ done: false; value: Uint8Array } | { done: true; value?: undefined }> {
   const { promise: late, reject } = Promise.withResolvers<never>()
   const deadline = startDeadline(BODY_STALL_MS, { onDeadline: ms => reject(stalled(ms)) })
   try {
-    return await Promise.race([reader.read(), late])
+    for (;;) {
+      const { done, value } = await Promise.race([reader.read(), late])
+      if (done) return { done }
+      if (value && value.byteLength > 0) return { done, value }
+    }
   } catch (error) {
     reader.cancel().catch(() => {})
     throw error instanceof GatewayError ? error : readFailed(error)

@@ -54,11 +54,11 @@ export function relay(relayed: Relayed, response: Response): Response {
   settle(gateway, exchange)
   // A head without a length, of an answer that has one nobody knows: the runtime would say 0.
   const isOpen = isHead && !WITHOUT_BODY.includes(status) && !headers.has('content-length')
-  return new Response(isOpen ? endless() : null, { status, headers })
+  return new Response(isOpen ? unsized() : null, { status, headers })
 }
 
 /** Nothing, of a length that is not known beforehand. */
-function endless(): ReadableStream<Uint8Array> {
+function unsized(): ReadableStream<Uint8Array> {
   return new ReadableStream({ pull: controller => controller.close() }, { highWaterMark: 0 })
 }
 
@@ -86,34 +86,41 @@ function bodyOf(
     over()
     controller.error(known)
   }
+  /** Every piece of every stream passes here: plain promises, no async function. */
+  const step = (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
+    // The silence that counts is the server's, not the time that the caller takes to read.
+    open.arm(silenceMs)
+    return reader.read().then(
+      piece => pass(controller, piece),
+      error => fail(controller, error),
+    )
+  }
+  const pass = (controller: ReadableStreamDefaultController<Uint8Array>, { done, value }: Piece): Promise<void> | undefined => {
+    open.disarm()
+    if (isOver) return undefined
+    if (done) {
+      // A body that ends while we end it ourselves is no clean end.
+      if (open.reason) fail(controller, open.reason)
+      else {
+        open.release()
+        over()
+        controller.close()
+      }
+      return undefined
+    }
+    // Who enqueues nothing is not asked again.
+    if (!value || value.byteLength === 0) return step(controller)
+    if (exchange.isStream && exchange.firstByteAt === undefined) {
+      exchange.firstByteAt = clock.monotonic()
+      record.firstEventMs = exchange.firstByteAt - record.startedAt
+    }
+    observer?.see(value)
+    controller.enqueue(value)
+    return undefined
+  }
   return new ReadableStream<Uint8Array>(
     {
-      // Every piece of every stream passes here: plain promises, no async function.
-      pull(controller) {
-        // The silence that counts is the server's, not the time that the caller takes to read.
-        open.arm(silenceMs)
-        return reader.read().then(
-          ({ done, value }) => {
-            open.disarm()
-            if (isOver) return
-            if (value && value.byteLength > 0) {
-              if (exchange.isStream && exchange.firstByteAt === undefined) {
-                exchange.firstByteAt = clock.monotonic()
-                record.firstEventMs = exchange.firstByteAt - record.startedAt
-              }
-              observer?.see(value)
-              controller.enqueue(value)
-            }
-            if (!done) return
-            // A body that ends while we end it ourselves is no clean end.
-            if (open.reason) return fail(controller, open.reason)
-            open.release()
-            over()
-            controller.close()
-          },
-          error => fail(controller, error),
-        )
-      },
+      pull: step,
       cancel() {
         if (isOver) return
         exchange.status = 499
