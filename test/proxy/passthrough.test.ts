@@ -252,6 +252,7 @@ describe('auth_mode', () => {
     }
     await gateway.idle()
     expect(gateway.telemetry.records.map(({ labels }) => labels.apiKeyId)).toEqual(Array(2).fill(gateway.rows.apiKey.id))
+    expect(gateway.telemetry.records[0]?.extra).toEqual({ authType: 'anonymous', passthroughRoute: 'open' })
     expect(decisions(gateway)).toEqual([['anonymous', 'allowed', 'none', 2]])
   })
 
@@ -265,6 +266,16 @@ describe('auth_mode', () => {
     expect((await gateway.get('/open/x', {})).status).toBe(status)
     expect(upstream.requests).toEqual([])
     expect(decisions(gateway)).toEqual([['anonymous', 'denied', reason, 1]])
+  })
+
+  test('gateway_key: whoever shows none is let in where proxy.anonymous does it, and both are told', async () => {
+    const anonymous = { api_key_id: 'later', source_cidrs: ['127.0.0.0/8'], paths: ['/up/*'] }
+    const gateway = await startUp({}, { config: { proxy: { anonymous } } })
+    const rule = gateway.gateway.config.proxy.anonymous
+    if (rule) rule.api_key_id = gateway.rows.apiKey.id
+    expect((await gateway.get('/up/x', {})).status).toBe(200)
+    await gateway.idle()
+    expect(gateway.telemetry.records).toMatchObject([{ extra: { authType: 'anonymous', passthroughRoute: 'up' } }])
   })
 
   test('anonymous: the key must be allowed the route, too', async () => {
@@ -758,22 +769,16 @@ describe('limits', () => {
 describe('what is told', () => {
   test('a record of what the answer tells, the route and the end user, and no series of model endpoints', async () => {
     const gateway = await startUp({ identity_header: 'x-user' })
-    const extras: unknown[] = []
-    const { inFlight } = gateway.gateway.lifecycle
-    upstream.answer((_request, connection) => {
-      extras.push(...Array.from(inFlight, ({ extra }) => extra))
-      return connection.json(200, ANSWER)
-    })
     await gateway.post(
       '/up/v1/chat/completions?secret=1',
       { model: 'unknown', messages: [] },
       { 'x-user': `ada\t${'x'.repeat(300)}` },
     )
     await gateway.idle()
-    expect(extras).toEqual([{ passthroughRoute: 'up', clientIdentity: `ada${'x'.repeat(253)}` }])
     expect(gateway.telemetry.records).toMatchObject([
       {
         ...{ handler: 'passthrough_route', endpoint: '/passthrough_route', inboundProtocol: 'passthrough', status: 200 },
+        extra: { passthroughRoute: 'up', clientIdentity: `ada${'x'.repeat(253)}` },
         ...{ requestedModel: 'unknown', promptTokens: 5, completionTokens: 7, isEstimated: false, isStream: false },
         ...{ providerRequestId: 'chatcmpl-upstream-1', providerModelVersion: 'upstream-model', attemptKind: 'initial' },
         labels: {

@@ -21,23 +21,23 @@ const NOTHING_NAMED: Named = { model: undefined, isStream: false }
 
 /**
  * Reads what is needed of the body. Only JSON is waited for: anything else that is long or chunked goes on as it comes.
- * in: `cap`, bytes that a body may have
+ * in: `cap`, bytes that a body may have; `stallMs`, how long the caller may take over a piece
  * throws: invalid_request, request_too_large, request_read_timeout, request_read_failed
  */
-export async function openBody(request: Request, cap: number): Promise<CallerBody> {
+export async function openBody(request: Request, cap: number, stallMs: number = BODY_STALL_MS): Promise<CallerBody> {
   const { headers, method } = request
   const length = declaredLength(headers)
   const isChunked = length === undefined && headers.has('transfer-encoding')
   if (!isChunked && (length === undefined || length === 0)) return { kind: 'none' }
   // The runtime sends none, and to leave it out in silence would ask for something else.
   if (method === 'GET' || method === 'HEAD') throw invalidRequest(`a body with ${method} cannot be passed on`)
-  if (length !== undefined && length <= WHOLE_BYTES_MAX) return { kind: 'whole', bytes: await readBody(request, cap) }
+  if (length !== undefined && length <= WHOLE_BYTES_MAX) return { kind: 'whole', bytes: await readBody(request, cap, stallMs) }
   const reader = request.body?.getReader()
   if (!reader) return { kind: 'none' }
   const head: Uint8Array[] = []
   let bytes = 0
   for (;;) {
-    const { done, value } = await nextPiece(reader)
+    const { done, value } = await nextPiece(reader, stallMs)
     if (done) return { kind: 'whole', bytes: Buffer.concat(head, bytes) }
     head.push(value)
     bytes += value.byteLength
@@ -68,6 +68,7 @@ export function passOn(
   cap: number,
   open: OpenAttempt,
   pauseMs: () => number,
+  stallMs: number = BODY_STALL_MS,
 ): ReadableStream<Uint8Array> {
   const pieces = head.slice()
   let bytes = 0
@@ -86,7 +87,7 @@ export function passOn(
         }
         try {
           if (pauseMs() > 0) open.disarm()
-          const { done, value } = await nextPiece(reader)
+          const { done, value } = await nextPiece(reader, stallMs)
           if (isOver) return
           watchServer()
           if (done) return controller.close()
@@ -112,9 +113,12 @@ export function passOn(
 }
 
 /** A piece that is not empty, or the end. throws: request_read_timeout, request_read_failed; then nothing more is read */
-async function nextPiece(reader: Reader): Promise<{ done: false; value: Uint8Array } | { done: true; value?: undefined }> {
+async function nextPiece(
+  reader: Reader,
+  stallMs: number,
+): Promise<{ done: false; value: Uint8Array } | { done: true; value?: undefined }> {
   const { promise: late, reject } = Promise.withResolvers<never>()
-  const deadline = startDeadline(BODY_STALL_MS, { onDeadline: ms => reject(stalled(ms)) })
+  const deadline = startDeadline(stallMs, { onDeadline: ms => reject(stalled(ms)) })
   try {
     for (;;) {
       const { done, value } = await Promise.race([reader.read(), late])
