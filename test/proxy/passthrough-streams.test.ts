@@ -380,12 +380,15 @@ describe('a request body', () => {
     server.stop()
   })
 
-  test('whose caller leaves is left at the server, and not ended there', async () => {
+  test.each<[string, string | Uint8Array]>([
+    ['Transfer-Encoding: chunked', inChunks('half')],
+    [`Content-Length: ${3 * MIB}`, 'half'],
+  ])('whose caller leaves is left at the server, and not ended there: %s', async (framing, half) => {
     const server = await plainServer()
     const gateway = await start({ target_url: server.origin })
     const caller = await rawCaller(gateway.port)
-    caller.send(postHead('Transfer-Encoding: chunked', 'Content-Type: audio/wav'))
-    caller.send(inChunks('half'))
+    caller.send(postHead(framing, 'Content-Type: audio/wav'))
+    caller.send(half)
     await until('the first piece', () => server.text().includes('half'))
     caller.leave()
     await until('the end at the server', () => server.state.closed === 1)
