@@ -368,7 +368,7 @@ function createCors(origins: readonly string[]): Cors | undefined {
       if (request.method !== 'OPTIONS' || !request.headers.has('access-control-request-method')) return undefined
       if (allowed(request) === undefined) return replyEmpty(gateway, exchange, 403)
       return replyEmpty(gateway, exchange, 204, {
-        'access-control-allow-methods': 'GET, POST, OPTIONS',
+        'access-control-allow-methods': 'GET, POST, PUT, PATCH, DELETE, OPTIONS',
         'access-control-allow-headers': request.headers.get('access-control-request-headers') ?? 'authorization, content-type',
         'access-control-max-age': '600',
       })
