@@ -21,11 +21,12 @@ afterAll(async () => {
   await gateway.dispose()
 })
 
-type Upstream = { url: string; received: Promise<{ bytes: number; hash: string }>; stop(): void }
+type Received = { boundary: string; bytes: number; hash: string }
+type Upstream = { url: string; received: Promise<Received>; stop(): void }
 
 /** Reads one request and keeps nothing of it. */
 function countingUpstream(): Upstream {
-  const received = Promise.withResolvers<{ bytes: number; hash: string }>()
+  const received = Promise.withResolvers<Received>()
   const server = Bun.serve({
     hostname: '127.0.0.1',
     port: 0,
@@ -37,7 +38,8 @@ function countingUpstream(): Upstream {
         hash.update(piece)
         bytes += piece.byteLength
       }
-      received.resolve({ bytes, hash: hash.digest('hex') })
+      const [, boundary = ''] = /boundary=(\S+)$/.exec(request.headers.get('content-type') ?? '') ?? []
+      received.resolve({ boundary, bytes, hash: hash.digest('hex') })
       return Response.json({ text: 'long' })
     },
   })
@@ -70,20 +72,19 @@ test(`${UPLOAD_MIB} MiB of audio pass with less than ${ADDED_MIB_MAX} MiB of add
   await admin('/models', { display_name: 'whisper', provider: 'vllm', model_name: 'upstream-whisper', provider_key_id })
   await admin('/apikeys', { key_hash: sha256('sk-upload'), allowed_models: ['*'] })
   const headers = { authorization: 'Bearer sk-upload', 'content-type': 'multipart/form-data; boundary=xyz' }
-  const field = (model: string) => `--xyz\r\nContent-Disposition: form-data; name="model"\r\n\r\n${model}\r\n--xyz--\r\n`
-  const begin = '--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+  const begin = (boundary: string) => `--${boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n`
+  const end = (boundary: string, model: string) =>
+    `\r\n--${boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\n${model}\r\n--${boundary}--\r\n`
   const piece = randomBytes(MIB)
-  const hash = createHash('sha256').update(begin)
   const before = peakMib(gateway.pid)
   let sent = 0
   const body = new ReadableStream<Uint8Array>({
     pull(controller) {
-      if (sent === 0) controller.enqueue(Buffer.from(begin))
+      if (sent === 0) controller.enqueue(Buffer.from(begin('xyz')))
       if (sent < UPLOAD_MIB) {
-        hash.update(piece)
         controller.enqueue(Uint8Array.from(piece))
       } else {
-        controller.enqueue(Buffer.from(`\r\n${field('whisper')}`))
+        controller.enqueue(Buffer.from(end('xyz', 'whisper')))
         controller.close()
       }
       sent += 1
@@ -91,10 +92,11 @@ test(`${UPLOAD_MIB} MiB of audio pass with less than ${ADDED_MIB_MAX} MiB of add
   })
   const answer = await fetch(`${gateway.proxyUrl}/v1/audio/transcriptions`, { method: 'POST', headers, body })
   expect(await answer.json()).toEqual({ text: 'long' })
-  const end = `\r\n${field('upstream-whisper')}`
-  expect(await upstream.received).toEqual({
-    bytes: Buffer.byteLength(begin) + UPLOAD_MIB * MIB + Buffer.byteLength(end),
-    hash: hash.update(end).digest('hex'),
-  })
+  const { boundary, bytes, hash } = await upstream.received
+  const wanted = createHash('sha256').update(begin(boundary))
+  for (let index = 0; index < UPLOAD_MIB; index += 1) wanted.update(piece)
+  wanted.update(end(boundary, 'upstream-whisper'))
+  expect(hash).toBe(wanted.digest('hex'))
+  expect(bytes).toBe(UPLOAD_MIB * MIB + begin(boundary).length + end(boundary, 'upstream-whisper').length)
   expect(peakMib(gateway.pid) - before).toBeLessThan(ADDED_MIB_MAX)
 }, 60_000)

@@ -46,7 +46,7 @@ export function outboundHeaders(
     Object.assign(headers, upstream.messagesHeaders)
   }
   if (form) {
-    headers['content-type'] = question.upload?.contentType ?? ''
+    headers['content-type'] = form.contentType
     headers['content-length'] = String(form.bytes)
   }
   if (question.isStream) headers.accept = 'text/event-stream'

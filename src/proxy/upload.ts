@@ -1,6 +1,7 @@
+import { randomUUID } from 'node:crypto'
 import { invalidRequest } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
-import { boundaryOf, type FormPart, MultipartError, MultipartScanner } from '../wire/multipart.ts'
+import { boundaryOf, type FormPart, formEnd, MultipartError, MultipartScanner, partHead } from '../wire/multipart.ts'
 import { allowedTemperature, type BodyOverrides } from './encode.ts'
 import type { Form } from './endpoints/endpoint.ts'
 import type { Question } from './question.ts'
@@ -12,12 +13,8 @@ export type UploadLimits = { uploadBytesMax: number; uploadFolder: string }
 
 /** A form on its way: its bytes, and where the parts stand in them. */
 export type Upload = {
-  contentType: string
-  boundary: string
   spool: Spool
   parts: readonly FormPart[]
-  /** Where the delimiter that ends the form begins. */
-  end: number
 }
 
 const decoder = new TextDecoder('utf-8', { fatal: true })
@@ -34,8 +31,7 @@ export async function readUpload(
   { uploadBytesMax, uploadFolder }: UploadLimits,
 ): Promise<Question> {
   assertUnencoded(request.headers)
-  const contentType = request.headers.get('content-type') ?? ''
-  const boundary = boundaryOf(contentType)
+  const boundary = boundaryOf(request.headers.get('content-type'))
   if (boundary === undefined) throw invalidRequest(INVALID_FORM)
   const spool = new Spool(uploadFolder)
   exchange.spool = spool
@@ -49,11 +45,11 @@ export async function readUpload(
   } catch (error) {
     throw error instanceof MultipartError ? invalidRequest(`${INVALID_FORM}: ${error.message}`) : error
   }
-  const { parts, end = 0 } = scanner
+  const { parts } = scanner
   const model = textField(parts, 'model')
   if ((model === undefined && form.model === 'alias') || model === '')
     throw invalidRequest('`model` field missing', { param: 'model' })
-  const isStream = /^(?:true|1|on|yes)$/i.test(textField(parts, 'stream')?.trim() ?? '')
+  const isStream = /^(?:true|t|1|on|yes|y)$/i.test(textField(parts, 'stream')?.trim() ?? '')
   if (isStream && form.stream === 'refused') throw invalidRequest('`stream` is not supported here', { param: 'stream' })
   textField(parts, 'prompt')
   if (!parts.some(({ name, filename }) => filename !== undefined && form.files.includes(name))) {
@@ -70,7 +66,7 @@ export async function readUpload(
     bytes: spool.bytes,
     callerBody: undefined,
     translate: undefined,
-    upload: { contentType, boundary, spool, parts, end },
+    upload: { spool, parts },
   }
 }
 
@@ -89,78 +85,73 @@ function textField(parts: readonly FormPart[], name: string): string | undefined
   }
 }
 
-/** A change of the form: what stands from `from` to `to` becomes `text`. */
-type Edit = { from: number; to: number; text: string }
-
 /** A form as it is sent to an upstream. */
-export type OutboundForm = { bytes: number; stream(): ReadableStream<Uint8Array> }
+export type OutboundForm = { contentType: string; bytes: number; stream(): ReadableStream<Uint8Array> }
+
+/** A part of it: what stands in the caller's form, or a text in its place. */
+type Part = Pick<FormPart, 'name' | 'filename' | 'contentType'> & { value: FormPart | string }
 
 /**
- * The form with the upstream's name of the model, and with what the operator wants changed; all else byte for byte.
- * in: undefined takes the field out
+ * The form with the upstream's name of the model, and with what the operator wants changed. Values go on byte for byte; what
+ * stands around them is ours, since not every server would read the caller's as we do.
+ * in: undefined takes the model out
  */
 export function encodeUpload(upload: Upload, model: string | undefined, overrides: BodyOverrides | undefined): OutboundForm {
-  const edits = overrides ? overridden(upload, overrides) : []
-  for (const part of upload.parts)
-    if (part.name === 'model') edits.push(model === undefined ? without(part) : replaced(part, model))
-  edits.sort((a, b) => a.from - b.from)
+  let parts: Part[] = upload.parts.map(part => ({ ...part, value: part }))
+  if (overrides) parts = overridden(parts, overrides)
+  const boundary = `aisix-${randomUUID()}`
+  const encoder = new TextEncoder()
   const stretches: Stretch[] = []
-  let at = 0
   let bytes = 0
-  for (const { from, to, text } of edits) {
-    const inserted = new TextEncoder().encode(text)
-    stretches.push({ from: at, to: from }, inserted)
-    bytes += from - at + inserted.byteLength
-    at = to
+  const add = (text: string) => {
+    const encoded = encoder.encode(text)
+    stretches.push(encoded)
+    bytes += encoded.byteLength
   }
-  stretches.push({ from: at, to: upload.spool.bytes })
-  bytes += upload.spool.bytes - at
-  return { bytes, stream: () => upload.spool.stream(stretches) }
-}
-
-function replaced({ valueStart, valueEnd }: FormPart, text: string): Edit {
-  return { from: valueStart, to: valueEnd, text }
-}
-
-function without({ start, end }: FormPart): Edit {
-  // The form begins with its delimiter, without a line break before it.
-  return { from: start, to: start === 0 ? end + 2 : end, text: '' }
+  for (const part of parts) {
+    const isModel = part.name === 'model'
+    if (isModel && model === undefined) continue
+    const value = isModel ? (model ?? '') : part.value
+    add(partHead(boundary, part, bytes === 0))
+    if (typeof value === 'string') add(value)
+    else {
+      stretches.push({ from: value.valueStart, to: value.valueEnd })
+      bytes += value.valueEnd - value.valueStart
+    }
+  }
+  add(formEnd(boundary))
+  return {
+    contentType: `multipart/form-data; boundary=${boundary}`,
+    bytes,
+    stream: () => upload.spool.stream(stretches),
+  }
 }
 
 /** What `overrides` say of members of a JSON body, for the fields of a form. Files stay as they are. */
-function overridden({ parts, boundary, end }: Upload, overrides: BodyOverrides): Edit[] {
-  const fields = parts.filter(({ filename, name }) => filename === undefined && name !== 'model')
-  const edits: Edit[] = []
-  const names = new Set(fields.map(({ name }) => name))
-  const gone = new Set<FormPart>()
+function overridden(parts: readonly Part[], overrides: BodyOverrides): Part[] {
+  let changed = [...parts]
+  const isField = ({ filename, name }: Part) => filename === undefined && name !== 'model'
   for (const [from, to] of overrides.renames) {
-    if (from === to || !names.has(from)) continue
-    for (const part of fields) if (part.name === to) gone.add(part)
-    names.add(to)
-    names.delete(from)
-    for (const part of fields) {
-      if (part.name === from) edits.push({ from: part.start, to: part.valueStart, text: headOf(boundary, to, part.start === 0) })
-    }
+    if (from === to || !changed.some(part => isField(part) && part.name === from)) continue
+    changed = changed.filter(part => !isField(part) || part.name !== to)
+    changed = changed.map(part => (isField(part) && part.name === from ? { ...part, name: to } : part))
   }
-  for (const part of gone) edits.push(without(part))
-  for (const part of fields) {
-    if (part.name !== 'temperature' || !part.value || gone.has(part)) continue
-    const text = Buffer.from(part.value).toString('latin1').trim()
-    const given = Number(text)
-    if (text === '' || Number.isNaN(given)) continue
-    const allowed = allowedTemperature(given, overrides)
-    if (allowed !== given) edits.push(replaced(part, String(allowed)))
-  }
+  changed = changed.map(part =>
+    isField(part) && part.name === 'temperature' ? { ...part, value: clamped(part.value, overrides) } : part,
+  )
   for (const [name, rawValue] of overrides.defaults) {
-    if (names.has(name) || name === 'model') continue
-    const value: unknown = JSON.parse(rawValue)
-    edits.push({ from: end, to: end, text: headOf(boundary, name, false) + (typeof value === 'string' ? value : rawValue) })
+    if (name === 'model' || changed.some(part => isField(part) && part.name === name)) continue
+    const given: unknown = JSON.parse(rawValue)
+    changed.push({ name, filename: undefined, contentType: undefined, value: typeof given === 'string' ? given : rawValue })
   }
-  return edits
+  return changed
 }
 
-/** Delimiter and headers of a field. Source: WHATWG HTML, "multipart/form-data encoding", for what is escaped in names. */
-function headOf(boundary: string, name: string, isFirst: boolean): string {
-  const escaped = name.replaceAll('\n', '%0A').replaceAll('\r', '%0D').replaceAll('"', '%22')
-  return `${isFirst ? '' : '\r\n'}--${boundary}\r\nContent-Disposition: form-data; name="${escaped}"\r\n\r\n`
+function clamped(value: Part['value'], overrides: BodyOverrides): Part['value'] {
+  if (typeof value === 'string' || !value.value) return value
+  const text = Buffer.from(value.value).toString('latin1').trim()
+  const given = Number(text)
+  if (text === '' || Number.isNaN(given)) return value
+  const allowed = allowedTemperature(given, overrides)
+  return allowed === given ? value : String(allowed)
 }

@@ -1,7 +1,11 @@
 /**
  * Where the parts of a `multipart/form-data` body stand, found while its bytes pass: nothing but short fields is kept. Positions,
- * and not values alone, because what a caller sent goes on byte for byte except for what the gateway changes in it.
- * source: RFC 7578; RFC 2046 §5.1.1 for boundaries
+ * and not values alone, because values go on byte for byte, however long they are.
+ *
+ * Readers differ in what they make of a form that is not quite one. Whoever judges by one reading and passes the bytes on to
+ * another reader can be told one thing and let another through; so what is written here is written anew around the values
+ * (`partHead`), and whatever the grammar does not cover is refused.
+ * source: RFC 7578; RFC 2046 §5.1.1 for boundaries; WHATWG HTML, "Multipart form data", for what is escaped in names
  */
 
 /** One part. Positions count bytes from the beginning of the body. */
@@ -9,9 +13,7 @@ export type FormPart = {
   name: string
   /** Undefined for a field that is no file. */
   filename: string | undefined
-  /** Where its delimiter begins, the line break before it included, and where the next one's does. */
-  start: number
-  end: number
+  contentType: string | undefined
   /** Where the value stands. */
   valueStart: number
   valueEnd: number
@@ -31,35 +33,37 @@ const VALUES_BYTES_MAX = 8 * 1024 * 1024
 const PARTS_MAX = 1_000
 /** Bytes that are looked at together. */
 const WINDOW_BYTES = 64 * 1024
-/** RFC 2046 §5.1.1. */
-const BOUNDARY_LENGTH_MAX = 70
-
 const CRLF = Buffer.from('\r\n')
 const BLANK_LINE = Buffer.from('\r\n\r\n')
 const DASH = 0x2d
 
-/** in: a content type. out: the boundary, undefined where it is no form. */
+/** in: a content type. out: the boundary, undefined where it is no form, or may be read as one in two ways. */
 export function boundaryOf(contentType: string | null): string | undefined {
-  if (contentType === null || !/^multipart\/form-data\s*;/i.test(contentType.trim())) return undefined
-  let boundary: string | undefined
-  for (const [name, value] of parameters(contentType.slice(contentType.indexOf(';')))) {
-    if (name !== 'boundary') continue
-    // Readers differ in which of two they take.
-    if (boundary !== undefined) return undefined
-    boundary = value
-  }
-  if (boundary === undefined || boundary === '' || boundary.length > BOUNDARY_LENGTH_MAX) return undefined
+  const [, rest] = /^multipart\/form-data\s*(;.*)$/is.exec(contentType?.trim() ?? '') ?? []
+  const given = rest === undefined ? undefined : parameters(rest)
+  const boundaries = given?.filter(([name]) => name.startsWith('boundary')) ?? []
+  const [boundary] = boundaries
+  if (boundary?.[0] !== 'boundary' || boundaries.length > 1) return undefined
   // The characters of RFC 2046, and no other: a boundary stands in the body as it stands in the header.
-  return /^[\w'()+,./:=? -]*[\w'()+,./:=?-]$/.test(boundary) ? boundary : undefined
+  return /^[\w'()+,./:=? -]{0,69}[\w'()+,./:=?-]$/.test(boundary[1]) ? boundary[1] : undefined
 }
 
-/** `; name=value; name="quoted"`; names in lower case, in the order in which they come. */
-function* parameters(text: string): Generator<[name: string, value: string]> {
-  const pattern = /;\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))\s*/gy
-  for (let match = pattern.exec(text); match; match = pattern.exec(text)) {
+const PARAMETER = /\s*;\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"\\]+))/gy
+
+/**
+ * `; name=value; name="quoted"`, and nothing besides; names in lower case, in the order in which they come.
+ * returns: undefined where a word of it is something else
+ */
+function parameters(text: string): [name: string, value: string][] | undefined {
+  const found: [string, string][] = []
+  PARAMETER.lastIndex = 0
+  let end = 0
+  for (let match = PARAMETER.exec(text); match; match = PARAMETER.exec(text)) {
     const [, name = '', quoted, plain = ''] = match
-    yield [name.toLowerCase(), quoted === undefined ? plain : quoted.replace(/\\(["\\])/g, '$1')]
+    found.push([name.toLowerCase(), quoted === undefined ? plain : quoted.replace(/\\(["\\])/g, '$1')])
+    end = PARAMETER.lastIndex
   }
+  return /^\s*;?\s*$/.test(text.slice(end)) ? found : undefined
 }
 
 type State = 'preamble' | 'delimiter' | 'head' | 'value' | 'epilogue'
@@ -77,16 +81,9 @@ export class MultipartScanner {
   private kept: Buffer[] | undefined
   private keptBytes = 0
   private allKeptBytes = 0
-  /** Where the delimiter that is being read begins. */
-  private delimiterAt = 0
 
   constructor(boundary: string) {
     this.delimiter = Buffer.from(`\r\n--${boundary}`, 'latin1')
-  }
-
-  /** Where the delimiter that ends the form begins; undefined until it has come. */
-  get end(): number | undefined {
-    return this.state === 'epilogue' ? this.delimiterAt : undefined
   }
 
   /** throws: MultipartError */
@@ -141,7 +138,6 @@ export class MultipartScanner {
     if (this.at === 0) {
       if (this.rest.byteLength < first.byteLength) return false
       if (this.rest.subarray(0, first.byteLength).equals(first)) {
-        this.delimiterAt = 0
         this.take(first.byteLength)
         this.state = 'delimiter'
         return true
@@ -154,7 +150,6 @@ export class MultipartScanner {
       if (this.at > HEAD_BYTES_MAX) throw new MultipartError('it does not begin with its boundary')
       return false
     }
-    this.delimiterAt = this.at + found
     this.take(found + this.delimiter.byteLength)
     this.state = 'delimiter'
     return true
@@ -185,11 +180,11 @@ export class MultipartScanner {
     if ((end < 0 ? this.rest.byteLength : end) > HEAD_BYTES_MAX) throw new MultipartError('the headers of a part are too long')
     if (end < 0) return false
     if (this.parts.length >= PARTS_MAX) throw new MultipartError(`it has more than ${PARTS_MAX} parts`)
-    const { name, filename } = dispositionOf(this.rest.subarray(0, end).toString('utf8'))
+    const named = readHead(this.rest.subarray(0, end))
     // The blank line's first half may be the line break that ends the value's delimiter: an empty value begins right behind it.
     this.take(end + BLANK_LINE.byteLength)
-    this.part = { name, filename, start: this.delimiterAt, end: 0, valueStart: this.at, valueEnd: 0, value: undefined }
-    this.kept = filename === undefined ? [] : undefined
+    this.part = { ...named, valueStart: this.at, valueEnd: 0, value: undefined }
+    this.kept = named.filename === undefined ? [] : undefined
     this.keptBytes = 0
     this.state = 'value'
     return true
@@ -204,12 +199,10 @@ export class MultipartScanner {
     this.take(passed)
     if (found < 0) return false
     part.valueEnd = this.at
-    part.end = this.at
     if (this.kept) part.value = Buffer.concat(this.kept, this.keptBytes)
     this.parts.push(part)
     this.part = undefined
     this.kept = undefined
-    this.delimiterAt = this.at
     this.take(this.delimiter.byteLength)
     this.state = 'delimiter'
     return true
@@ -225,21 +218,88 @@ export class MultipartScanner {
   }
 }
 
+/** What is no UTF-8, as in file names of old clients, is replaced: it goes out as it was read here. */
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+
 /** in: the headers of a part, each behind a line break. throws: MultipartError where they do not name it in one way only */
-function dispositionOf(head: string): { name: string; filename: string | undefined } {
-  const lines = head.split('\r\n').filter(line => /^content-disposition\s*:/i.test(line))
-  const [line] = lines
-  if (line === undefined || lines.length > 1) throw new MultipartError('a part has no content-disposition, or two')
-  const [, rest] = /^content-disposition\s*:\s*form-data\s*(|;.*)$/is.exec(line) ?? []
+function readHead(bytes: Uint8Array): Pick<FormPart, 'name' | 'filename' | 'contentType'> {
+  const lines = decoder
+    .decode(bytes)
+    .split('\r\n')
+    .filter(line => line !== '')
+  const headers = new Map<string, string>()
+  for (const line of lines) {
+    const [, name, value = ''] = /^([\w!#$%&'*+.^`|~-]+):[\t ]*(.*)$/s.exec(line) ?? []
+    // Folded lines, bare line breaks and other controls: readers differ in where a header ends.
+    if (name === undefined || /[\u0000-\u0008\u000a-\u001f\u007f]/.test(line))
+      throw new MultipartError('a header of a part is malformed')
+    if (headers.has(name.toLowerCase())) throw new MultipartError('a part has a header twice')
+    headers.set(name.toLowerCase(), value.trim())
+  }
+  const encoding = headers.get('content-transfer-encoding')
+  if (encoding !== undefined && !/^(?:7bit|8bit|binary)$/i.test(encoding)) {
+    throw new MultipartError('a part has a transfer encoding, which forms have none of')
+  }
+  return { ...readDisposition(headers.get('content-disposition')), contentType: headers.get('content-type') }
+}
+
+function readDisposition(disposition: string | undefined): Pick<FormPart, 'name' | 'filename'> {
+  if (disposition === undefined) throw new MultipartError('a part has no content-disposition')
+  const [, rest] = /^form-data\s*(|;.*)$/is.exec(disposition) ?? []
   if (rest === undefined) throw new MultipartError('a part is no form-data')
+  const given = parameters(rest)
+  if (!given) throw new MultipartError('a content-disposition is malformed')
   let name: string | undefined
   let filename: string | undefined
-  for (const [key, value] of parameters(rest)) {
-    // Readers differ in what they make of the extended form, which RFC 7578 §4.2 forbids, and of a second name.
-    if (key === 'name*' || (key === 'name' && name !== undefined)) throw new MultipartError('a part has two names')
+  let extended: string | undefined
+  for (const [key, value] of given) {
+    const isKnown = key === 'name' || key === 'filename' || key === 'filename*'
+    // Names in the extended form, which RFC 7578 §4.2 forbids, and in pieces: some readers put them together.
+    if (!isKnown && /^(?:file)?name/.test(key)) throw new MultipartError('a part is named in a form that readers differ in')
+    if ((key === 'name' && name !== undefined) || (key === 'filename' && filename !== undefined)) {
+      throw new MultipartError('a part has two names')
+    }
     if (key === 'name') name = value
-    if (key === 'filename' || key === 'filename*') filename ??= value
+    else if (key === 'filename') filename = value
+    else if (key === 'filename*') extended = value
   }
   if (name === undefined) throw new MultipartError('a part has no name')
-  return { name, filename }
+  // Some readers take a backslash for an escape of whatever follows.
+  if (name.includes('\\')) throw new MultipartError('the name of a part has a backslash')
+  return { name, filename: filename ?? (extended === undefined ? undefined : extendedText(extended)) }
+}
+
+/** source: RFC 8187 §3.2 */
+function extendedText(value: string): string {
+  const [, encoded = value] = /^utf-8'[^']*'(.*)$/is.exec(value) ?? []
+  try {
+    return decodeURIComponent(encoded)
+  } catch {
+    return encoded
+  }
+}
+
+/** What stands before a value: the delimiter and the headers of its part, in the one way that all readers agree on. */
+export function partHead(
+  boundary: string,
+  { name, filename, contentType }: Pick<FormPart, 'name' | 'filename' | 'contentType'>,
+  isFirst: boolean,
+): string {
+  const file = filename === undefined ? '' : `; filename="${escaped(filename)}"`
+  const type = contentType === undefined ? '' : `\r\nContent-Type: ${contentType}`
+  return `${isFirst ? '' : '\r\n'}--${boundary}\r\nContent-Disposition: form-data; name="${escaped(name)}"${file}${type}\r\n\r\n`
+}
+
+/** What stands behind the last value. */
+export function formEnd(boundary: string): string {
+  return `\r\n--${boundary}--\r\n`
+}
+
+function escaped(text: string): string {
+  return text
+    .replaceAll('\n', '%0A')
+    .replaceAll('\r', '%0D')
+    .replaceAll('"', '%22')
+    .replaceAll('\\', '%5C')
+    .replaceAll('\0', '%00')
 }

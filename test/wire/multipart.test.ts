@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { boundaryOf, type FormPart, MultipartError, MultipartScanner } from '../../src/wire/multipart.ts'
+import { boundaryOf, type FormPart, formEnd, MultipartError, MultipartScanner, partHead } from '../../src/wire/multipart.ts'
 
 const scan = (body: Uint8Array, boundary: string, cuts: readonly number[] = []): MultipartScanner => {
   const scanner = new MultipartScanner(boundary)
@@ -16,6 +16,10 @@ const scan = (body: Uint8Array, boundary: string, cuts: readonly number[] = []):
   return scanner
 }
 
+const fail = (): never => {
+  throw new Error('a part is missing')
+}
+
 const text = (body: Uint8Array, { valueStart, valueEnd }: FormPart) => Buffer.from(body.subarray(valueStart, valueEnd))
 
 describe('boundaryOf', () => {
@@ -28,6 +32,11 @@ describe('boundaryOf', () => {
     ['multipart/form-data; boundary=a; boundary=b', undefined],
     [`multipart/form-data; boundary=${'a'.repeat(71)}`, undefined],
     ['multipart/form-data; boundary="a\r\nb"', undefined],
+    ['multipart/form-data; boundary=A; junk; boundary=Q', undefined],
+    ['multipart/form-data; boundary=A; ; boundary=Q', undefined],
+    ['multipart/form-data; boundary=A y; boundary=Q', undefined],
+    ['multipart/form-data; boundary=A; boundary*=Q', undefined],
+    ['multipart/form-data; boundary=A;', 'A'],
     ['multipart/mixed; boundary=abc', undefined],
     ['application/json', undefined],
     [null, undefined],
@@ -41,7 +50,7 @@ describe('MultipartScanner', () => {
     .map(each => Buffer.from(each))
   const part = fc.record({
     name: fc.stringMatching(/^[a-z[\]_ ä]{1,12}$/),
-    filename: fc.option(fc.stringMatching(/^[a-z ."\\;=]{0,12}$/), { nil: undefined }),
+    filename: fc.option(fc.stringMatching(/^[a-z .";=]{0,12}$/), { nil: undefined }),
     value: bytes,
   })
 
@@ -73,9 +82,17 @@ describe('MultipartScanner', () => {
             expect(found.filename === undefined).toBe(typeof value === 'string')
             expect(found.value && Buffer.from(found.value)).toEqual(typeof value === 'string' ? expected : undefined)
           }
-          // The parts and the last delimiter are all there is.
-          expect(scanner.parts.map(({ start }) => start)).toEqual([0, ...scanner.parts.slice(0, -1).map(({ end }) => end)])
-          expect(scanner.end).toBe(scanner.parts.at(-1)?.end)
+          // Written anew, it is the same form to another reader.
+          const pieces = scanner.parts.flatMap((each, index) => [partHead('new', each, index === 0), text(body, each)])
+          const written = new Response(Buffer.concat([...pieces, formEnd('new')].map(each => Buffer.from(each))), {
+            headers: { 'content-type': 'multipart/form-data; boundary=new' },
+          })
+          const again = [...(await written.formData())]
+          expect(again.map(([name]) => name)).toEqual(wanted.map(([name]) => name))
+          for (const [index, [, value]] of again.entries()) {
+            const bytes = typeof value === 'string' ? Buffer.from(value) : Buffer.from(await value.arrayBuffer())
+            expect(bytes).toEqual(text(body, scanner.parts[index] ?? fail()))
+          }
         },
       ),
       { numRuns: 300 },
@@ -94,9 +111,33 @@ describe('MultipartScanner', () => {
   test.each([
     ['no name', one('Content-Disposition: form-data'), 'no name'],
     ['two names', one('Content-Disposition: form-data; name="a"; name="model"'), 'two names'],
-    ['an extended name', one(`Content-Disposition: form-data; name="a"; name*=utf-8''model`), 'two names'],
+    ['an extended name', one(`Content-Disposition: form-data; name="a"; name*=utf-8''model`), 'readers differ'],
+    ['a name in pieces', one('Content-Disposition: form-data; name="a"; name*0="model"'), 'readers differ'],
+    ['an empty parameter', one('Content-Disposition: form-data; name="a"; ; name="model"'), 'malformed'],
+    ['a word that is no parameter', one('Content-Disposition: form-data; name="a"; junk; name="model"'), 'malformed'],
+    ['a word behind a quoted name', one('Content-Disposition: form-data; name="a"y; name="model"'), 'malformed'],
+    ['a word behind a plain name', one('Content-Disposition: form-data; name=a y; name="model"'), 'malformed'],
+    [
+      'a bare line break',
+      one('Content-Disposition: form-data; name="a"\nContent-Disposition: form-data; name="model"'),
+      'malformed',
+    ],
+    ['a bare carriage return', one('Content-Disposition: form-data; name="a"\rX: y'), 'malformed'],
+    ['a folded header', one('Content-Disposition: form-data; name="a"\r\n ; name="model"'), 'malformed'],
+    [
+      'a header behind a space',
+      one(' Content-Disposition: form-data; name="model"\r\nContent-Disposition: form-data; name="a"'),
+      'malformed',
+    ],
+    ['a name with a backslash', one('Content-Disposition: form-data; name="mod\\el"'), 'backslash'],
+    ['a name with a NUL', one('Content-Disposition: form-data; name="model\0"'), 'malformed'],
+    [
+      'a transfer encoding',
+      one('Content-Disposition: form-data; name="a"\r\nContent-Transfer-Encoding: base64'),
+      'transfer encoding',
+    ],
     ['no disposition', one('Content-Type: text/plain'), 'no content-disposition'],
-    ['two dispositions', one('Content-Disposition: form-data; name="a"\r\ncontent-disposition: form-data; name="b"'), 'or two'],
+    ['two dispositions', one('Content-Disposition: form-data; name="a"\r\ncontent-disposition: form-data; name="b"'), 'twice'],
     ['another disposition', one('Content-Disposition: attachment; name="a"'), 'no form-data'],
     ['headers without end', one(`X: ${'y'.repeat(20_000)}`), 'too long'],
     [
