@@ -16,6 +16,7 @@ import { InFlight } from './in-flight.ts'
 import { disabledLedger } from './ledger/disabled-ledger.ts'
 import { createLedger } from './ledger/sqlite-ledger.ts'
 import { batchThreads } from './lib/batch-thread.ts'
+import { cutOff } from './lib/cut-off.ts'
 import { type Fetch, runtimeFetch } from './lib/fetch.ts'
 import { createLog, type Log } from './lib/log.ts'
 import { createLimiter } from './limits/limiter.ts'
@@ -323,9 +324,9 @@ function withEnd(source: ReadableStream<Uint8Array>, onEnd: () => void): Readabl
         if (!done) return
         onEnd()
         controller.close()
-      } catch (error) {
+      } catch {
         onEnd()
-        controller.error(error)
+        cutOff(controller)
       }
     },
     cancel(reason) {

@@ -89,6 +89,26 @@ test('DEBUG prints nothing of what libraries look into, which are inside the exe
   for (const line of gateway.stderr().trimEnd().split('\n')) expect(line).toMatch(/^\d{4}-\d\d-\d\dT/)
 })
 
+test('an answer that breaks leaves lines of the log, and no source of ours', async () => {
+  const upstream = await startUpstream()
+  const gateway = await start({}, upstream)
+  const headers = { authorization: `Bearer ${CALLER_KEY}`, 'content-type': 'application/json' }
+  for (let round = 0; round < 20; round += 1) {
+    upstream.answer(async (_request, connection) => {
+      await connection.streamHead({ headers: { 'content-type': 'audio/mpeg' } })
+      await connection.chunk('sound')
+      if (round % 2 === 0) await connection.chunk('more')
+      connection.reset()
+    })
+    const asked = fetch(`${gateway.proxyUrl}/v1/audio/speech`, {
+      ...{ method: 'POST', headers, body: JSON.stringify({ model: ALIAS, input: 'x' }) },
+    })
+    await asked.then(answer => answer.text()).catch(() => undefined)
+  }
+  await gateway.stop()
+  for (const line of gateway.stderr().trimEnd().split('\n')) expect(line).toMatch(/^\d{4}-\d\d-\d\dT/)
+})
+
 for (const value of ['curl', 'true']) {
   test(`BUN_CONFIG_VERBOSE_FETCH=${value} prints neither prompts nor credentials`, async () => {
     const upstream = await startUpstream()

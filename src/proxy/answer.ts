@@ -9,7 +9,14 @@ export type Answer =
   /** `head`: what its head says besides the usual, or in place of it. */
   | { kind: 'whole'; body: string | Uint8Array<ArrayBuffer>; head?: Record<string, string>; status?: number }
   /** Too large to hold: what was read, and the rest. */
-  | { kind: 'large'; held: Uint8Array[]; reader: Reader; attempt: OpenAttempt; head?: Record<string, string> }
+  | {
+      kind: 'large'
+      held: Uint8Array[]
+      reader: Reader
+      attempt: OpenAttempt
+      head?: Record<string, string>
+      status?: number
+    }
   | { kind: 'stream'; stream: AnswerStream }
 
 /** A stream on its way to the caller. `read` gives binary text to send, until `isDone`. */

@@ -343,6 +343,8 @@ const EXPOSED_HEADERS = [
   'retry-after',
   'x-aisix-call-id',
   'x-aisix-served-by',
+  'x-aisix-warning',
+  'x-aisix-estimated',
   ...['limit-requests', 'remaining-requests', 'reset-requests', 'limit-tokens', 'remaining-tokens', 'reset-tokens'].map(
     name => `x-ratelimit-${name}`,
   ),

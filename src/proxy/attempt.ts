@@ -208,27 +208,27 @@ async function relayed(
   native: NativeRelay | undefined,
 ): Promise<Answer> {
   const head: Record<string, string> = { 'content-type': response.headers.get('content-type') ?? 'application/octet-stream' }
-  if (endpoint.relay?.isStreamed) {
-    const declared = response.headers.get('content-length')
-    if (declared !== null && !response.headers.has('content-encoding')) head['content-length'] = declared
-    const reader = response.body?.getReader()
-    if (reader) {
-      record.firstEventMs = monotonic() - record.startedAt
-      exchange.member?.measured(record.firstEventMs)
-      exchange.hasAnswered = true
-      return { kind: 'large', held: [], reader, attempt: open, head }
-    }
+  // The caller is told the status that its server told: of a relay the gateway has none of its own.
+  const status = endpoint.relay ? response.status : 200
+  const reader = endpoint.relay?.isStreamed && !isShort ? response.body?.getReader() : undefined
+  if (reader) {
+    // Until its first bytes are there the answer can still become an error, or another one.
+    const { done, value } = await reader.read()
+    record.firstEventMs = monotonic() - record.startedAt
+    exchange.member?.measured(record.firstEventMs)
+    exchange.hasAnswered = true
+    return { kind: 'large', held: done || !value ? [] : [value], reader, attempt: open, head, status }
   }
   const body = isShort ? new Uint8Array(await response.arrayBuffer()) : await readHeldBytes(response, open)
   if ('held' in body) {
     exchange.hasAnswered = true
-    return { ...body, head }
+    return { ...body, head, status }
   }
   open.release()
   exchange.member?.measured(monotonic() - record.startedAt)
   if (endpoint.job) {
     const text = isJson(head['content-type'] ?? null) ? encodeIds(decoder.decode(body), question.model) : body
-    return { kind: 'whole', body: text, head, status: response.status }
+    return { kind: 'whole', body: text, head, status }
   }
   if (native) return { kind: 'whole', body: nativeAnswer(native, body, exchange, target.upstreamModel, question.model), head }
   const mayTell = endpoint.relay?.usage !== 'none' && body.byteLength <= AT_ONCE_BYTES_MAX && isJson(head['content-type'] ?? null)
@@ -236,7 +236,7 @@ async function relayed(
   if (endpoint.form?.isRecording && question.upload && !exchange.usage && exchange.extra?.audioSeconds === undefined) {
     await noteRecording(exchange, question.upload)
   }
-  return { kind: 'whole', body, head }
+  return { kind: 'whole', body, head, status }
 }
 
 /** What an answer that is relayed says of its usage. */

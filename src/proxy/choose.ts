@@ -17,7 +17,7 @@ export type Chosen = {
 
 /**
  * From an alias to targets: whether there is such a model, whether this caller may use it and has money left, and where it leads.
- * Nothing is reserved yet. in: `isDirectOnly`, where groups are refused
+ * Nothing is reserved yet. in: `isDirectOnly`, where groups are refused; `isFree`, where it may have no money left
  * throws: as `resolve`, budget_exceeded, and as `route`
  */
 export function choose(
@@ -26,7 +26,7 @@ export function choose(
   asker: Asker,
   alias: string,
   exchange: Exchange,
-  { isDirectOnly = false }: { isDirectOnly?: boolean },
+  { isDirectOnly = false, isFree = false }: { isDirectOnly?: boolean; isFree?: boolean },
 ): Chosen {
   const { callerKey, clientIp } = asker
   exchange.requestedModel = alias
@@ -43,7 +43,7 @@ export function choose(
     exchange.groupId = model.entry.id
   }
   const now = gateway.clock.now()
-  const overspent = gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
+  const overspent = isFree ? undefined : gateway.budgets.refusal(snapshot, callerKey, model.entry.id, now)
   if (overspent) throw overspent
   return { model, route: router.route(snapshot, model, asker, now), now }
 }

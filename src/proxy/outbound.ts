@@ -26,14 +26,16 @@ export function bodyFor(
 
 /** The gateway's own headers, then the operator's, then those of the caller's that the operator lets through. */
 export function outboundHeaders(
-  { exchange, question, callerHeaders, callerKey }: AttemptInput,
+  { endpoint, exchange, question, callerHeaders, callerKey }: AttemptInput,
   target: Target,
   native: NativeRelay | undefined,
   form: OutboundForm | undefined,
 ): Record<string, string> | (() => Headers) {
   const { upstream } = target
   const isMessages = native?.operation === 'messages' || native?.operation === 'count_tokens'
-  if (!isMessages && !form && upstream.templates.length === 0 && !upstream.forwarded) {
+  const { call } = question
+  const isUsual = !call && !endpoint.relay?.isStreamed && !isMessages && !form
+  if (isUsual && upstream.templates.length === 0 && !upstream.forwarded) {
     const ready = question.isStream ? upstream.ready.stream : upstream.ready.whole
     return () => {
       ready.set('x-aisix-request-id', exchange.requestId)
@@ -49,7 +51,10 @@ export function outboundHeaders(
     headers['content-type'] = form.contentType
     headers['content-length'] = String(form.bytes)
   }
+  // Servers refuse a body of JSON that is empty.
+  if (call?.hasBody === false) delete headers['content-type']
   if (question.isStream) headers.accept = 'text/event-stream'
+  else if (endpoint.relay?.isStreamed) headers.accept = '*/*'
   addOperatorHeaders(headers, exchange.requestId, callerKey, callerHeaders, target)
   headers.accept ??= 'application/json'
   return headers

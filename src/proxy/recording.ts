@@ -2,8 +2,12 @@ import { parseFromTokenizer } from 'music-metadata'
 import { AbstractTokenizer, EndOfStreamError, type IFileInfo, type IReadChunkOptions } from 'strtok3/core'
 import type { Upload } from './upload.ts'
 
-/** Bytes that are read to find how long a recording is: headers and indexes, never the sound. */
-const LOOKED_AT_BYTES_MAX = 4 * 1024 * 1024
+/**
+ * What is read to find how long a recording is: headers and indexes, never the sound. Each look costs the time of everybody
+ * else: files can be made of nothing but headers.
+ */
+const LOOKED_AT_BYTES_MAX = 2 * 1024 * 1024
+const LOOKS_MAX = 400
 
 /**
  * How long an uploaded recording is, in seconds, from the headers of its container; undefined where they do not tell.
@@ -22,10 +26,11 @@ export async function recordedSeconds({ spool, parts }: Upload): Promise<number 
   }
 }
 
-/** Reads a part of an upload at any place, up to LOOKED_AT_BYTES_MAX in all. */
+/** Reads a part of an upload at any place, up to LOOKED_AT_BYTES_MAX and LOOKS_MAX in all. */
 class PartTokenizer extends AbstractTokenizer {
   readonly fileInfo: IFileInfo
   private bytesLeft = LOOKED_AT_BYTES_MAX
+  private looksLeft = LOOKS_MAX
 
   constructor(
     private readonly spool: Upload['spool'],
@@ -53,7 +58,8 @@ class PartTokenizer extends AbstractTokenizer {
   async peekBuffer(buffer: Uint8Array, options?: IReadChunkOptions): Promise<number> {
     const { length, position, mayBeLess } = this.normalizeOptions(buffer, options)
     this.bytesLeft -= length
-    if (this.bytesLeft < 0) throw new EndOfStreamError()
+    this.looksLeft -= 1
+    if (this.bytesLeft < 0 || this.looksLeft < 0) throw new EndOfStreamError()
     const from = Math.min(this.start + position, this.end)
     const bytes = await this.spool.read(from, Math.min(from + length, this.end))
     if (bytes.byteLength < length && !mayBeLess) throw new EndOfStreamError()

@@ -1,6 +1,7 @@
 import { clientGone, type ErrorName, type GatewayError, toGatewayError } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
+import { cutOff } from '../lib/cut-off.ts'
 import { VERSION } from '../version.ts'
 import { toBytes } from '../wire/members.ts'
 import type { Answer, AnswerStream, Framer } from './answer.ts'
@@ -77,7 +78,7 @@ export function reply(
   mark: Mark,
   answer: Exclude<Answer, { kind: 'stream' }>,
 ): Response {
-  const status = answer.kind === 'whole' ? (answer.status ?? 200) : 200
+  const { status = 200 } = answer
   exchange.status = status
   // What is told of the limits is how they stand after this request, so it settles first.
   if (answer.kind === 'whole') settle(gateway, exchange)
@@ -88,6 +89,7 @@ export function reply(
   const headers = answer.head
     ? { ...answerHeaders(gateway, exchange, endpoint, mark, 'application/json'), ...answer.head }
     : wholeHeaders(gateway, exchange, endpoint, mark)
+  if (status === 204 && !(headers instanceof Headers)) delete headers['content-type']
   const body = answer.kind === 'whole' ? answer.body : relayLarge(gateway, exchange, endpoint, answer)
   return new Response(status === 204 ? null : body, { status, headers })
 }
@@ -123,7 +125,7 @@ function relayLarge(
         attempt.abort(exchange.error)
         logCause(gateway, exchange)
         settle(gateway, exchange)
-        controller.error(exchange.error)
+        cutOff(controller)
       }
     },
     cancel() {

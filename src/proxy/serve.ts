@@ -1,3 +1,4 @@
+import { invalidRequest } from '../errors.ts'
 import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
@@ -49,6 +50,9 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     : form
       ? await readUpload(form, request, exchange, proxy)
       : readQuestion(endpoint, request.headers, await readBody(request, proxy.bodyBytesMax))
+  if (question.isStream && endpoint.relay?.refusesStreams) {
+    throw invalidRequest('`stream` is not supported here', { param: 'stream' })
+  }
   exchange.requestBytes = question.bytes
   exchange.isStream = question.isStream
   const { clientIp } = exchange

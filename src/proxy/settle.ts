@@ -60,6 +60,8 @@ export function logCause(gateway: Gateway, exchange: Exchange): void {
   const fields = { ...fieldsOf(exchange, error), proxy: proxyHost(gateway.config.upstream.proxy) }
   if (error.kind === 'internal_error') {
     gateway.log.as('proxy').error('internal error', { ...fields, stack: cause instanceof Error ? cause.stack : undefined })
+  } else if (error.kind === 'upload_unavailable') {
+    gateway.log.as('proxy').warn('an upload could not be kept', { request_id: exchange.requestId, ...causeOf(error) })
   } else if (error.status >= 500) gateway.log.as('upstream').warn('upstream call failed', fields)
   else gateway.log.as('proxy').debug('request failed', fields)
 }

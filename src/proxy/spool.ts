@@ -6,6 +6,8 @@ import { GatewayError } from '../errors.ts'
 
 /** A longer body goes to the disk. */
 const MEMORY_BYTES_MAX = 256 * 1024
+/** Seconds after which a disk may have room again: that of the uploads that are over by then. */
+const RETRY_SECS = 5
 /** Bytes that are read from the disk at once. */
 const READ_BYTES = 32 * 1024
 
@@ -51,7 +53,7 @@ export class Spool {
       throw new GatewayError(
         'upload_unavailable',
         "the gateway could not keep the upload on its disk; the gateway's log has the cause under this request id",
-        { cause },
+        { cause, retryAfterSecs: RETRY_SECS },
       )
     } finally {
       if (this.isClosed) this.release()
@@ -82,7 +84,11 @@ export class Spool {
     if (from >= end) return new Uint8Array()
     if (this.isClosed) throw new Error('the upload is over')
     const { file } = this
-    if (!file) return new Uint8Array(Buffer.concat(this.held).subarray(from, end))
+    if (!file) {
+      // Joined once: whoever looks for something in it reads a few bytes at a time.
+      if (this.held.length > 1) this.held = [Buffer.concat(this.held)]
+      return new Uint8Array(this.held[0]?.subarray(from, end) ?? [])
+    }
     const buffer = new Uint8Array(end - from)
     this.reading += 1
     try {

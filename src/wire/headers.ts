@@ -94,3 +94,10 @@ export function compileForwarding(patterns: readonly string[]): (headers: Header
     return found
   }
 }
+
+/** Names of parameters that hold credentials: they are the caller's, and no upstream ever sees them (proxy-01 §1). */
+const CREDENTIAL = /(?:key|token|secret|password|credential|sig|signature|authorization)$/i
+
+export function isCredentialName(name: string): boolean {
+  return CREDENTIAL.test(name)
+}

@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import OpenAI from 'openai'
+import { GatewayError } from '../../src/errors.ts'
 import { decodeId, encodeId, encodeIds } from '../../src/proxy/jobs/ids.ts'
 import { type FakeUpstream, fakeUpstream } from '../fake-upstream.ts'
 import { ALIAS, answerOf, startGateway, type TestGateway, UPSTREAM_SECRET, until } from '../gateway.ts'
@@ -217,10 +218,33 @@ describe('the server that is meant', () => {
       const answer = await call('GET', `/v1/files/${encodeId(ALIAS, raw)}`)
       if (upstream.requests.length > before) {
         expect(upstream.last().path).toBe(`/v1/files/${encodeURIComponent(raw)}`)
-        expect(answer.status).toBe(200)
+        expect(raw).not.toMatch(/[/\\]/)
       } else expect(answer.status).toBe(400)
     }
+    expect((await call('GET', '/v1/files/..%2F..%2Fx')).status).toBe(400)
+    expect((await call('DELETE', '/v1/files/a%00b')).status).toBe(400)
   })
+})
+
+test('nothing of a body is said where there is none, and no credential of a query goes on', async () => {
+  upstream.answer((_request, connection) => connection.json(200, file('file-1')))
+  await call('GET', '/v1/files?limit=3&api_key=sk-secret&token=x')
+  expect([upstream.last().path, upstream.last().header('content-type')]).toEqual(['/v1/files?limit=3', undefined])
+  await call('POST', '/v1/batches/x/cancel')
+  expect([upstream.last().header('content-type'), upstream.last().header('content-length')]).toEqual([undefined, '0'])
+  expect((await call('GET', '/v1/files?model=a&model=b')).status).toBe(400)
+  const packed = await gateway.post('/v1/batches', { input_file_id: 'x' }, { 'content-encoding': 'gzip' })
+  expect(packed.status).toBe(415)
+})
+
+test('whoever has spent all can see and stop what costs, and begin nothing', async () => {
+  const over = new GatewayError('budget_exceeded', 'all is spent')
+  gateway.gateway.budgets.refusal = () => over
+  upstream.answer((_request, connection) => connection.json(200, file('file-1')))
+  expect((await call('GET', '/v1/batches/x')).status).toBe(200)
+  expect((await call('POST', '/v1/batches/x/cancel')).status).toBe(200)
+  expect((await call('DELETE', '/v1/files/x')).status).toBe(200)
+  expect((await gateway.post('/v1/batches', { input_file_id: 'x' })).status).toBe(429)
 })
 
 describe('a body', () => {

@@ -719,8 +719,9 @@ describe('whoever does not read stops the other side', () => {
     const { caller, session } = await joined(gateway, upstream)
     caller.socket.pause()
     for (let i = 0; i < 512; i++) session.socket.send(piece(i))
-    session.socket.close(4000, 'all said')
     await stuck(() => session.socket.getBufferedAmount())
+    // Right before the caller goes on: whoever closes waits about a second for what it has sent to be read.
+    session.socket.close(4000, 'all said')
     caller.socket.resume()
     expect(await caller.closed).toEqual({ code: 4000, reason: 'all said' })
     expect(caller.received).toHaveLength(512)

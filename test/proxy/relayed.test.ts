@@ -203,3 +203,48 @@ describe('speech', () => {
     expect(gateway.telemetry.records.map(({ status }) => status)).toEqual([502, 499])
   })
 })
+
+describe('what a server says of its answer', () => {
+  test.each([
+    [201, '{"n":1}'],
+    [202, ''],
+    [204, ''],
+  ])('its status %d is told', async (status, body) => {
+    upstream.answer((_request, connection) =>
+      connection.send(status, body, body === '' ? {} : { 'content-type': 'application/json' }),
+    )
+    for (const path of ['/v1/rerank', '/tokenize', '/v1/audio/speech']) {
+      const got = await gateway.post(path, { model: ALIAS })
+      expect([got.status, await got.text()]).toEqual([status, body])
+    }
+  })
+
+  test('sound of a length that is told keeps it', async () => {
+    const sound = new Uint8Array(300_000).fill(7)
+    upstream.answer((_request, connection) => connection.send(200, sound, { 'content-type': 'audio/mpeg' }))
+    const got = await gateway.post('/v1/audio/speech', { model: ALIAS, input: 'x' })
+    expect([got.headers.get('content-length'), got.headers.get('content-type')]).toEqual(['300000', 'audio/mpeg'])
+    expect(new Uint8Array(await got.arrayBuffer())).toEqual(sound)
+    expect(upstream.last().header('accept')).toBe('*/*')
+  })
+
+  test('an answer that breaks before its first bytes is an error, not a head and nothing', async () => {
+    upstream.answer((_request, connection) =>
+      connection.send(200, 'no gzip at all', { 'content-type': 'audio/mpeg', 'content-encoding': 'gzip' }),
+    )
+    const got = await gateway.post('/v1/audio/speech', { model: ALIAS, input: 'x' })
+    expect([got.status, got.headers.get('content-type')]).toEqual([502, 'application/json'])
+    upstream.answer(async (_request, connection) => {
+      await connection.streamHead({ headers: { 'content-type': 'audio/mpeg' } })
+      connection.reset()
+    })
+    expect((await gateway.post('/v1/audio/speech', { model: ALIAS, input: 'x' })).status).toBe(502)
+  })
+
+  test('a stream of images is refused', async () => {
+    const before = upstream.requests.length
+    const got = await gateway.post('/v1/images/generations', { model: ALIAS, prompt: 'x', stream: true })
+    expect([got.status, await got.json()]).toMatchObject([400, { error: { param: 'stream' } }])
+    expect(upstream.requests.length).toBe(before)
+  })
+})

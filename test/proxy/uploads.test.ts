@@ -1,8 +1,9 @@
 /** Forms: audio to be transcribed or translated, images to be edited. */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, spyOn, test } from 'bun:test'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Spool } from '../../src/proxy/spool.ts'
 import { type FakeUpstream, fakeUpstream, type UpstreamRequest } from '../fake-upstream.ts'
 import { ALIAS, answerOf, startGateway, type TestGateway, UPSTREAM_MODEL, UPSTREAM_SECRET, until } from '../gateway.ts'
 import { waveOfOneSecond } from '../wave.ts'
@@ -320,6 +321,29 @@ describe('an upload', () => {
     }
     expect((await send(formOf(['model', ALIAS], ['file', audio, 'a.wav']))).status).toBe(200)
     expect(await settled.promise).toBe(seconds)
+  })
+
+  test.each([
+    [
+      'of empty boxes',
+      Buffer.concat([
+        Buffer.from('\0\0\0\x14ftypM4A \0\0\0\0M4A ', 'latin1'),
+        Buffer.from('\0\0\0\x08free'.repeat(200_000), 'latin1'),
+      ]),
+    ],
+    ['of nested boxes', Buffer.from(Array.from({ length: 20_000 }, (_, i) => `\0\x02\x00\x00moov${i}`).join(''), 'latin1')],
+    [
+      'of empty chunks',
+      Buffer.concat([Buffer.from('RIFF\xff\xff\xff\x7fWAVE', 'latin1'), Buffer.from('junk\0\0\0\0'.repeat(200_000), 'latin1')]),
+    ],
+  ])('that is a recording %s is looked at no longer than others', async (_what, audio) => {
+    upstream.answer((_request, connection) => connection.json(200, {}))
+    const reads = spyOn(Spool.prototype, 'read')
+    expect((await send(formOf(['model', ALIAS], ['file', audio, 'a.m4a']))).status).toBe(200)
+    // Its own pieces go to the upstream by as many reads as they are long.
+    const sending = Math.ceil(audio.byteLength / 32_768) + 2
+    expect(reads.mock.calls.length).toBeLessThan(sending + 500)
+    reads.mockRestore()
   })
 
   test('is given up when its caller leaves, while it comes and while it is answered', async () => {

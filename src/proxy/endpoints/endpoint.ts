@@ -30,6 +30,8 @@ export type Endpoint = {
   job?: Job
   /** Groups are refused: what is asked for lies at one server. */
   isDirectOnly?: boolean
+  /** What it asks for costs nothing: a budget that is used up does not refuse it. */
+  isFree?: boolean
   /** Where the answer is a count of tokens, which the gateway estimates for servers that have no tokenizer. */
   count?: TokenCount
   schema: z.ZodType<EndpointQuestion>
@@ -80,6 +82,8 @@ export type Relay = {
    * files that are sent or made have none of.
    */
   usage: 'none' | 'told' | 'estimated'
+  /** `stream` is answered 400: the answer is held until it is whole. */
+  refusesStreams?: boolean
   /** What is read of answers that come as events. */
   events?: Native
   /** The answer is passed on piece by piece: it is long, and useful from its first bytes. */

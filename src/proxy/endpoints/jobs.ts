@@ -20,6 +20,8 @@ function jobEndpoint(operation: JobOperation, path: string, job: Job, form?: For
     ...(form && { form }),
     relay: { usage: 'none', isStreamed },
     isDirectOnly: true,
+    // Whoever has spent all must still be able to see and to stop what costs.
+    isFree: job.method !== 'POST' || job.action === 'cancel',
     schema,
     keys: [],
     isPlain: (_value): _value is EndpointQuestion => false,

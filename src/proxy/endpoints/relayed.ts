@@ -41,7 +41,7 @@ function relayedEndpoint(
     relay,
     ...(form && { form }),
     schema,
-    keys: ['model'],
+    keys: relay.refusesStreams ? ['model', 'stream'] : ['model'],
     isPlain: (value): value is EndpointQuestion => isPlainQuestion(value),
     promptMember: undefined,
     answerMember: 'data',
@@ -78,6 +78,7 @@ export const RELAYED: readonly Endpoint[] = [
   }),
   relayedEndpoint('images', '/v1/images/generations', {
     usage: 'estimated',
+    refusesStreams: true,
     refusal: withoutImages('/v1/images/generations'),
   }),
   relayedEndpoint(

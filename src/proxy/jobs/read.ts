@@ -2,10 +2,11 @@ import { adapterOf } from '../../adapters/index.ts'
 import { invalidRequest } from '../../errors.ts'
 import type { Exchange } from '../../exchange.ts'
 import { type CallerKey, isDirectEntry, type Snapshot } from '../../store/snapshot.ts'
+import { isCredentialName } from '../../wire/headers.ts'
 import { findMember, type Member, readMembers, removeMember, writeMembers } from '../../wire/members.ts'
 import type { Endpoint } from '../endpoints/endpoint.ts'
 import type { Question } from '../question.ts'
-import { bodyText, invalidBody, isJson, readBody } from '../read.ts'
+import { assertUnencoded, bodyText, invalidBody, isJson, readBody } from '../read.ts'
 import { compileAccess } from '../resolve.ts'
 import { readUpload, type UploadLimits } from '../upload.ts'
 import { decodeId, type JobId } from './ids.ts'
@@ -47,7 +48,8 @@ export async function readJob(
     searchParams.get('model'),
     request.headers.get(MODEL_HEADER),
   ]
-  searchParams.delete('model')
+  if (searchParams.getAll('model').length > 1) throw invalidRequest('`model` occurs twice', { param: 'model' })
+  for (const name of [...searchParams.keys()]) if (name === 'model' || isCredentialName(name)) searchParams.delete(name)
   const after = searchParams.get('after')
   if (after !== null) {
     const id = decodeId(after, 'after')
@@ -101,8 +103,8 @@ function pathId(path: string, template: string): string {
 
 /** A raw id as a segment of the server's path: it stays one, whatever it says. throws: invalid_request */
 function pathSegment(raw: string): string {
-  // `fetch` would take these for steps in the path, escaped or not.
-  if (raw === '' || raw === '.' || raw === '..') throw invalidRequest('invalid path parameter')
+  // `fetch` takes dots for steps in the path, escaped or not, and some proxies take escaped slashes for slashes. No id has any.
+  if (raw === '' || raw === '.' || raw === '..' || /[/\\\p{Cc}]/u.test(raw)) throw invalidRequest('invalid path parameter')
   return encodeURIComponent(raw)
 }
 
@@ -112,6 +114,7 @@ async function readMembersOf(
   cap: number,
   ids: JobId[],
 ): Promise<Member[]> {
+  assertUnencoded(request.headers)
   if (!isJson(request.headers.get('content-type'))) throw invalidBody('content-type must be application/json')
   const text = bodyText(await readBody(request, cap))
   let members: Member[]

@@ -1,6 +1,7 @@
 import { clientGone, GatewayError } from '../../errors.ts'
 import type { Attempt, Exchange } from '../../exchange.ts'
 import type { Gateway } from '../../gateway.ts'
+import { cutOff } from '../../lib/cut-off.ts'
 import type { Piece } from '../answer.ts'
 import type { Caller } from '../caller.ts'
 import type { OpenAttempt } from '../open-attempt.ts'
@@ -84,7 +85,7 @@ function bodyOf(
     open.abort(known)
     if (!caller.isGone) logCause(gateway, exchange)
     over()
-    controller.error(known)
+    cutOff(controller)
   }
   /** Every piece of every stream passes here: plain promises, no async function. */
   const step = (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {

@@ -1,5 +1,7 @@
 /** What a caller's opening handshake says. Source: RFC 6455 §4.2.1; proxy-01 §1 and §8; OpenAI API reference, "Realtime". */
+
 import { GatewayError, invalidRequest } from '../../errors.ts'
+import { isCredentialName } from '../../wire/headers.ts'
 
 export const REALTIME_PATH = '/v1/realtime'
 
@@ -69,9 +71,6 @@ export function agreedProtocol(headers: Headers): string {
   return items(headers, 'sec-websocket-protocol').includes(SUBPROTOCOL) ? SUBPROTOCOL : ''
 }
 
-/** Names of parameters that hold credentials: they are the caller's, and no upstream ever sees them (proxy-01 §1). */
-const CREDENTIAL = /(?:key|token|secret|password|credential|sig|signature|authorization)$/i
-
 export type RealtimeQuestion = {
   /** The alias that the caller asked for. */
   model: string
@@ -86,7 +85,7 @@ export function readQuery(url: string): RealtimeQuestion {
   const [model = '', ...more] = searchParams.getAll('model')
   if (model === '') throw invalidRequest('query parameter `model` missing', { param: 'model' })
   if (more.length > 0) throw invalidRequest('query parameter `model` occurs twice', { param: 'model' })
-  return { model, others: [...searchParams].filter(([name]) => name !== 'model' && !CREDENTIAL.test(name)) }
+  return { model, others: [...searchParams].filter(([name]) => name !== 'model' && !isCredentialName(name)) }
 }
 
 /** in: the upstream's URL over HTTP. out: where its WebSocket is, asked for a model by the upstream's own name */
