@@ -120,7 +120,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   if (!question.isStream) {
     const answer = await answering
     if (job?.tellsBatch && answer.kind === 'whole' && typeof answer.body === 'string') {
-      proxy.batches.note({ text: answer.body, alias: question.model, snapshot, caller: callerKey, asker })
+      proxy.batches.note({ text: answer.body, alias: question.model, snapshot, requestId: exchange.requestId, asker })
     }
     return toResponse(proxy, exchange, endpoint, caller, mark, framer, answer)
   }

@@ -344,7 +344,7 @@ describe('a batch that is over', () => {
     upstream.answer((request, connection) =>
       request.path.endsWith('/content') ? connection.send(200, output) : connection.json(200, batch),
     )
-    const charged = () => gateway.telemetry.records.filter(({ requestId }) => requestId.startsWith('batch-'))
+    const charged = () => gateway.telemetry.records.filter(({ requestId }) => requestId.startsWith('batch '))
     const get = () => call('GET', `/v1/batches/${encodeId('priced', 'batch_1')}`)
     const told = await answerOf(await get())
     expect(told.body).toMatchObject({ id: encodeId('priced', 'batch_1'), output_file_id: encodeId('priced', 'file-out') })
@@ -376,6 +376,64 @@ describe('a batch that is over', () => {
     await until('the log says so', () => gateway.logs.some(text => text.includes('a batch could not be charged')))
     isBroken = false
     await (await get()).text()
-    await until('the batch is charged', () => gateway.telemetry.records.some(({ requestId }) => requestId.startsWith('batch-')))
+    await until('the batch is charged', () => gateway.telemetry.records.some(({ requestId }) => requestId.startsWith('batch ')))
+  })
+
+  const charges = () => gateway.telemetry.records.filter(({ requestId }) => requestId.startsWith('batch '))
+
+  test('is charged, too, when a list tells it, by the operator’s headers, and to the model that a dated name means', async () => {
+    const key = await gateway.addProviderKey({
+      api_base: upstream.url,
+      request: { default_headers: { 'x-org': '${request.api_key.id}' } },
+    })
+    await gateway.addModel({ display_name: 'four', model_name: 'gpt-4', provider_key_id: key.id })
+    await gateway.addModel({ display_name: 'four-o', model_name: 'gpt-4-o', provider_key_id: key.id })
+    upstream.answer((request, connection) =>
+      request.path.endsWith('/content')
+        ? connection.send(200, line('gpt-4-o-2024-08-06', 3, 4))
+        : connection.json(200, {
+            object: 'list',
+            data: [
+              { ...batch, id: 'batch_3' },
+              { ...batch, id: 'batch_4', status: 'failed' },
+            ],
+          }),
+    )
+    await (await call('GET', '/v1/batches?model=four')).text()
+    await until('the batch is charged', () => charges().length === 1)
+    expect(charges()).toMatchObject([{ labels: { model: 'four-o' }, promptTokens: 3, completionTokens: 4 }])
+    expect(upstream.requests.findLast(({ path }) => path.endsWith('/content'))?.header('x-org')).toBe(gateway.rows.apiKey.id)
+  })
+
+  test('whose output hangs holds up no other, however often it is asked for', async () => {
+    const hanging = Promise.withResolvers<void>()
+    upstream.answer(async (request, connection) => {
+      if (request.path.endsWith('/files/file-hang/content')) {
+        hanging.resolve()
+        return connection.stall()
+      }
+      if (request.path.endsWith('/content')) return connection.send(200, line('m', 1, 1))
+      const id = request.path.split('/').at(-1) ?? ''
+      return connection.json(200, { ...batch, id, output_file_id: id === 'hang' ? 'file-hang' : 'file-out' })
+    })
+    for (let count = 0; count < 3; count += 1) await (await call('GET', '/v1/batches/hang')).text()
+    await hanging.promise
+    await (await call('GET', '/v1/batches/quick')).text()
+    await until('the other batch is charged', () => charges().length === 1)
+    expect(upstream.requests.filter(({ path }) => path === '/v1/files/file-hang/content')).toHaveLength(1)
+  })
+
+  test('is charged whatever id a caller gave to a request of its own, and whatever lies in its output', async () => {
+    const long = `{"x":"${'y'.repeat(17 * 1024 * 1024)}"}`
+    upstream.answer((request, connection) =>
+      request.path.endsWith('/content')
+        ? connection.send(200, [line('m', 1, 1), long, line('m', 2, 2)].join('\n'))
+        : connection.json(200, { ...batch, id: 'batch_5' }),
+    )
+    await (await call('GET', '/v1/batches/batch_5')).text()
+    await until('the batch is charged', () => charges().length === 1)
+    expect(charges()).toMatchObject([{ promptTokens: 3, completionTokens: 3 }])
+    // No caller's id has a space, so none is this one.
+    expect(charges()[0]?.requestId).toMatch(/^batch [0-9a-f]{32}$/)
   })
 })

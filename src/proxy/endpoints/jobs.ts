@@ -49,7 +49,7 @@ export const JOBS: readonly Endpoint[] = [
     hasId: false,
     body: { required: 'input_file_id', ids: ['input_file_id'], isModelForwarded: false },
   }),
-  jobEndpoint('batches', '/v1/batches', LIST),
+  jobEndpoint('batches', '/v1/batches', { ...LIST, tellsBatch: true }),
   jobEndpoint('batches', '/v1/batches/:id', { ...ONE, tellsBatch: true }),
   jobEndpoint('batches', '/v1/batches/:id/cancel', CANCEL),
   jobEndpoint('fine_tuning', '/v1/fine_tuning/jobs', {
