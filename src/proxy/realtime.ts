@@ -1,8 +1,11 @@
 /** `GET /v1/realtime`: a caller's WebSocket joined to an upstream's. Source: proxy-03 §13. */
 import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
 import { type Exchange, openAttempt } from '../exchange.ts'
+import type { Gateway } from '../gateway.ts'
 import { InFlight } from '../in-flight.ts'
 import { withoutBody } from '../status/front-door.ts'
+import type { CallerKey } from '../store/snapshot.ts'
+import { flawOf } from './authenticate.ts'
 import { Caller } from './caller.ts'
 import { choose } from './choose.ts'
 import { failedAnswer } from './failed-answer.ts'
@@ -39,6 +42,8 @@ export type Realtime = {
   endSessions(): void
 }
 
+type Connected = { link: UpstreamLink; refusal: () => string | undefined }
+
 /** Seconds of silence after which the runtime has pinged a caller, and takes one that has not answered for gone. */
 const CALLER_IDLE_SECS = 120
 
@@ -47,8 +52,8 @@ export function createRealtime(proxy: ProxyState, timings: SessionTimings = SESS
   const sessions = new InFlight<Session>()
   const onOver = (session: Session) => sessions.delete(session)
 
-  const upgrade = (request: Request, exchange: Exchange, link: UpstreamLink, server: Upgrader): void => {
-    const session = new Session(gateway, exchange, link, timings, onOver)
+  const upgrade = (request: Request, exchange: Exchange, { link, refusal }: Connected, server: Upgrader): void => {
+    const session = new Session(gateway, exchange, link, timings, refusal, onOver)
     const headers = commonHeaders(gateway, exchange.requestId)
     // It says what becomes of this connection.
     delete headers.connection
@@ -75,8 +80,7 @@ export function createRealtime(proxy: ProxyState, timings: SessionTimings = SESS
       try {
         const unusable = refuseHandshake(request.method, request.headers)
         if (unusable || !server?.upgrade) return refuse(request, exchange, unusable ?? notUpgradable())
-        const link = await connect(proxy, request, exchange)
-        upgrade(request, exchange, link, server)
+        upgrade(request, exchange, await connect(proxy, request, exchange), server)
         return undefined
       } catch (error) {
         return replyError(gateway, exchange, error)
@@ -102,7 +106,7 @@ export function createRealtime(proxy: ProxyState, timings: SessionTimings = SESS
 }
 
 /** The line of `serve.ts`, with a connection at its end in place of an answer. One target is tried once: clients dial again by themselves. */
-async function connect(proxy: ProxyState, request: Request, exchange: Exchange): Promise<UpstreamLink> {
+async function connect(proxy: ProxyState, request: Request, exchange: Exchange): Promise<Connected> {
   const { gateway, admission } = proxy
   exchange.handler = 'realtime'
   exchange.isStream = true
@@ -129,7 +133,17 @@ async function connect(proxy: ProxyState, request: Request, exchange: Exchange):
   exchange.enter(candidate.state, candidate.rules, undefined)
   const headers = outboundHeaders(target, exchange.requestId)
   addOperatorHeaders(headers, exchange.requestId, callerKey, request.headers, target)
-  return await dial(proxy, request, exchange, target, upstreamUrl(url, target.upstreamModel, question.others), headers)
+  const link = await dial(proxy, request, exchange, target, upstreamUrl(url, target.upstreamModel, question.others), headers)
+  return { link, refusal: () => refusalOf(gateway, callerKey, question.model, model.entry.id) }
+}
+
+/** A session may last for hours: a key that is taken back, and a budget that others have used up, end it. */
+function refusalOf({ store, budgets, clock }: Gateway, { entry }: CallerKey, alias: string, modelId: string): string | undefined {
+  const { snapshot } = store
+  const now = clock.now()
+  const key = snapshot.apiKeys.get(entry.value.key_hash)
+  if (!key || flawOf(key, now) || !key.allows(alias)) return 'the API key may no longer use this model'
+  return budgets.refusal(snapshot, key, modelId, now) ? 'a budget is used up' : undefined
 }
 
 /** One try at the upstream, with its record. throws: GatewayError */

@@ -8,6 +8,7 @@ import { Caller } from '../../src/proxy/caller.ts'
 import { type LinkRequest, openLink } from '../../src/proxy/realtime/upstream-link.ts'
 import { modelStatus } from '../../src/status/models.ts'
 import {
+  ACTOR,
   ALIAS,
   CALLER_KEY,
   type GatewayOptions,
@@ -740,6 +741,40 @@ describe('whoever does not read stops the other side', () => {
     session.socket.resume()
     expect((await session.closed).code).toBe(1006)
   }, 30_000)
+})
+
+describe('a session that its caller could not open any more', () => {
+  test.each<[string, (gateway: TestGateway) => unknown, string]>([
+    [
+      'since its key is deleted',
+      gateway => gateway.store.remove('api_keys', gateway.rows.apiKey.id, ACTOR),
+      'the API key may no longer use this model',
+    ],
+    [
+      'since its key is disabled',
+      gateway => gateway.store.replace('api_keys', gateway.rows.apiKey.id, key => ({ ...key, disabled: true }), ACTOR),
+      'the API key may no longer use this model',
+    ],
+    [
+      'since its key may use other models now',
+      gateway => gateway.store.replace('api_keys', gateway.rows.apiKey.id, key => ({ ...key, allowed_models: [] }), ACTOR),
+      'the API key may no longer use this model',
+    ],
+    [
+      'since a budget is used up',
+      gateway => {
+        gateway.gateway.budgets.refusal = () => new GatewayError('budget_exceeded', 'all is spent')
+      },
+      'a budget is used up',
+    ],
+  ])('%s is ended', async (_what, change, reason) => {
+    const { gateway, upstream } = await start({ timings: { pausedPingMs: 1_000, upstreamPingMs: 20 } })
+    const { caller, session } = await joined(gateway, upstream)
+    await change(gateway)
+    expect(await caller.closed).toEqual({ code: 1008, reason })
+    expect((await session.closed).code).toBe(1000)
+    expect(await recordOf(gateway)).toMatchObject({ status: 403, errorClass: 'permission_denied' })
+  })
 })
 
 describe('the end of a session', () => {

@@ -55,6 +55,8 @@ export class Session implements LinkListener {
     private readonly exchange: Exchange,
     private readonly upstream: UpstreamLink,
     private readonly timings: SessionTimings,
+    /** Why the caller could not open this session now; undefined where it could. Asked with each ping to the upstream. */
+    private readonly refusal: () => string | undefined,
     private readonly onOver: (session: Session) => void,
   ) {}
 
@@ -106,6 +108,11 @@ export class Session implements LinkListener {
 
   private pingUpstream(): void {
     if (this.isOver) return
+    const reason = this.refusal()
+    if (reason !== undefined) {
+      this.refuse(reason)
+      return
+    }
     // While nothing is read from it, neither an answer nor its end would be seen.
     if (this.upstream.isPaused) this.pingUpstreamLater()
     else if (this.unanswered < UNANSWERED_MAX) {
@@ -160,6 +167,15 @@ export class Session implements LinkListener {
     this.end()
     caller?.close(1011, reason)
     this.upstream.terminate()
+  }
+
+  /** The caller may go on no longer. source: RFC 6455 §7.4.1, 1008 */
+  private refuse(reason: string): void {
+    const { caller } = this
+    this.noteFailure(new GatewayError('permission_denied', reason))
+    this.end()
+    caller?.close(1008, reason)
+    this.upstream.close(1000, '')
   }
 
   /** The head said 101; what the log and the metrics say is how it went. */
