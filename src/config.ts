@@ -2,6 +2,8 @@
  * The configuration of the process: defaults, then the file, then `AISIX_*` variables; read once, at the start.
  * Source: control-bootstrap §1 and §2.
  */
+import { accessSync, constants, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { applyEnvironment } from './config/environment.ts'
 import { explain, valueAt } from './config/explain.ts'
@@ -119,7 +121,7 @@ function findCompatibility(tree: Tree, origins: Origins): Problem[] {
 }
 
 /** What works and should not be left so. */
-function findRisks({ admin, upstream }: Config, origins: Origins): Problem[] {
+function findRisks({ admin, proxy, upstream }: Config, origins: Origins): Problem[] {
   const risks: Problem[] = []
   const warn = (path: string, text: string) => risks.push({ origin: originOf(origins, path.split('.')), path, text })
   if (admin.enabled && admin.admin_keys.includes(SAMPLE_ADMIN_KEY) && !isLoopback(parseSocketAddress(admin.addr).hostname)) {
@@ -128,10 +130,23 @@ function findRisks({ admin, upstream }: Config, origins: Origins): Problem[] {
       'the key of the sample configuration, which everybody knows, opens an admin API that other machines reach; replace it, or set admin.addr to 127.0.0.1',
     )
   }
+  const uploads = proxy.upload_dir ?? tmpdir()
+  if (!isWritableFolder(uploads)) {
+    warn('proxy.upload_dir', `forms of more than 256 KiB will be answered 503: ${uploads} is no folder that may be written`)
+  }
   if (!upstream.tls.verify) {
     warn('upstream.tls.verify', 'CERTIFICATES OF UPSTREAMS ARE NOT CHECKED: anybody on the way can read and change everything')
   }
   return risks
+}
+
+function isWritableFolder(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK | constants.X_OK)
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
 }
 
 /**
@@ -179,7 +194,11 @@ function withAbsolutePaths(config: ConfigOutput, folder: string): Config {
   const { ca_file, client_cert_file, client_key_file, verify } = config.upstream.tls
   return {
     ...config,
-    proxy: { ...config.proxy, tls: pair(config.proxy.tls) },
+    proxy: {
+      ...config.proxy,
+      tls: pair(config.proxy.tls),
+      upload_dir: config.proxy.upload_dir && absolute(config.proxy.upload_dir),
+    },
     admin: { ...config.admin, tls: pair(config.admin.tls) },
     store: { ...config.store, path: absolute(config.store.path) },
     usage: { ...config.usage, path: absolute(config.usage.path ?? besideStore('usage.db')) },

@@ -211,6 +211,15 @@ managed: {snapshot_cache_path: /tmp/snapshot}
 })
 
 describe('what works and should not be left so', () => {
+  test.each(['no/such/folder', 'config.yaml'])('a folder for uploads that is %s', folder => {
+    const path = resolve(import.meta.dir, '../config.yaml')
+    const { config, warnings } = load(withKey('proxy.upload_dir', folder), {}, path)
+    expect(config.proxy.upload_dir).toBe(resolve(path, '..', folder))
+    expect(warnings).toHaveLength(1)
+    expect(warnings[0]).toContain('proxy.upload_dir: forms of more than 256 KiB will be answered 503')
+    expect(load(withKey('proxy.upload_dir', '.'), {}, path).warnings).toEqual([])
+  })
+
   const text = (addr: string) =>
     `proxy: {addr: "0.0.0.0:1"}\nadmin: {addr: "${addr}", admin_keys: [admin-local-only-change-me]}\n`
 
