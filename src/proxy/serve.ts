@@ -1,4 +1,4 @@
-import { invalidRequest } from '../errors.ts'
+import { GatewayError, invalidRequest } from '../errors.ts'
 import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { isHeaderValue } from '../wire/headers.ts'
@@ -45,6 +45,10 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   gateway.exporters.sync(snapshot)
   const callerKey = proxy.identify(snapshot, request.headers, exchange)
   const { form, job } = endpoint
+  if (form && callerKey.entry.value.allowed_models.length === 0) {
+    // Which model is meant stands in the form; where none can be, nobody has to send it, and no disk to keep it.
+    throw new GatewayError('permission_denied', 'API key is not allowed to use any model')
+  }
   const question = job
     ? await readJob(job, endpoint, request, exchange, snapshot, callerKey, proxy)
     : form

@@ -131,6 +131,9 @@ describe.each([
     await gateway.addApiKey('sk-narrow', { allowed_models: ['other'] })
     expect((await send(form, path, { ...FORM, authorization: 'Bearer sk-narrow' })).status).toBe(403)
     expect((await gateway.get(path)).status).toBe(405)
+    await gateway.addApiKey('sk-none', { allowed_models: [] })
+    const { status, error } = await answerOf(await send(form, path, { ...FORM, authorization: 'Bearer sk-none' }))
+    expect([status, error.message]).toEqual([403, 'API key is not allowed to use any model'])
   })
 })
 
