@@ -621,7 +621,7 @@ function eventsOf(text: string): Event[] {
     .split('\n\n')
     .slice(0, -1)
     .map(frame => {
-      const [, name, data = ''] = /^event: (.+)\ndata: (.+)$/.exec(frame) ?? []
+      const [, name, data = ''] = /^event: ([^\n]+)\ndata: ([^\n]+)$/.exec(frame) ?? []
       const event: unknown = JSON.parse(data)
       if (!isEvent(event)) throw new Error(`not an event: ${frame}`)
       expect<unknown>(name).toBe(event.type)
