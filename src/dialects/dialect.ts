@@ -20,8 +20,11 @@ export type StreamTranslator = {
   chunk(chunk: Json): string
   /** The upstream's stream ended well. */
   end(): string
-  /** It did not: what tells the caller so. Nothing is sent after it. */
-  error(error: GatewayError): string
+  /**
+   * It did not: what tells the caller so. Nothing is sent after it.
+   * in: `data` of the last event that was relayed, where the stream is the upstream's own and none of its chunks came here
+   */
+  error(error: GatewayError, last?: string): string
 }
 
 /**

@@ -491,9 +491,10 @@ class ResponseEvents implements StreamTranslator {
     return this.#isOver ? '' : this.#start() + this.#complete()
   }
 
-  error(error: GatewayError): string {
+  error(error: GatewayError, last?: string): string {
     if (this.#isOver) return ''
     this.#isOver = true
+    if (last !== undefined) this.#sequence = sequenceOf(last) + 1
     return this.#event('error', { code: error.type, message: error.message, param: null })
   }
 
@@ -681,6 +682,17 @@ class ResponseEvents implements StreamTranslator {
   #event(type: string, members: Json): string {
     return `event: ${type}\ndata: ${JSON.stringify({ type, ...members, sequence_number: this.#sequence++ })}\n\n`
   }
+}
+
+/** in: `data` of an event of a stream that a server made itself. out: -1 where it tells no number */
+function sequenceOf(data: string): number {
+  let event: unknown
+  try {
+    event = JSON.parse(data)
+  } catch {
+    // Such a stream is relayed all the same.
+  }
+  return isObject(event) && Number.isSafeInteger(event.sequence_number) ? Number(event.sequence_number) : -1
 }
 
 function at({ id, outputIndex }: ItemPlace): Json {

@@ -22,8 +22,9 @@ export type Answer =
 /** A stream on its way to the caller. `read` gives binary text to send, until `isDone`. */
 export type AnswerStream = {
   readonly isDone: boolean
-  readonly framer: Framer
   read(): Promise<string>
+  /** What tells the caller that it broke: the last thing that is sent. */
+  errorFrame(error: GatewayError): string
   abort(reason: GatewayError): void
   release(): void
 }
@@ -33,6 +34,6 @@ export type Framer = {
   /** in, out: binary text; '' where there is nothing to send */
   chunk(data: string): string
   end(): string
-  /** What ends a stream that broke. */
-  error(error: GatewayError): string
+  /** What ends a stream that broke. in: `data` of the last event before it, where that is the upstream's own */
+  error(error: GatewayError, last?: string): string
 }

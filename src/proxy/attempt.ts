@@ -73,10 +73,10 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
       }
       throw error
     }
-    if (native && question.isStream) return await openNative(native.shape, input, target, response, open, record)
+    if (native && question.isStream) return await openNative(native, input, target, response, open, record)
     const { events } = endpoint.relay ?? {}
     if (events && mediaType(response) === 'text/event-stream') {
-      return await openNative(events, input, target, response, open, record)
+      return await openNative({ shape: events, renames: false }, input, target, response, open, record)
     }
     // It was asked for a stream, and has none.
     if (endpoint.relay) exchange.isStream = false
@@ -149,7 +149,7 @@ function nativeAnswer(
 
 /** A stream in the dialect that both sides speak. */
 async function openNative(
-  shape: NativeRelay['shape'],
+  { shape, renames }: Pick<NativeRelay, 'shape' | 'renames'>,
   input: AttemptInput,
   target: Target,
   response: Response,
@@ -165,10 +165,11 @@ async function openNative(
   if (!reader) throw new GatewayError('stream_aborted', 'upstream closed the stream before anything arrived', { retry: 'yes' })
   const silenceMs = target.streamTimeoutMs
   const framer = framerOf(input)
+  const names = { upstream: target.upstreamModel, alias: input.question.model }
   const stream =
     shape === 'lines'
       ? new RelayedLines(reader, open, silenceMs, framer, exchange, input.question.model)
-      : new RelayedStream(reader, open, silenceMs, framer, shape.stream(exchange))
+      : new RelayedStream(reader, open, silenceMs, framer, shape.stream(exchange, renames ? names : undefined))
   await stream.readFirst()
   record.firstEventMs = input.monotonic() - record.startedAt
   exchange.member?.measured(record.firstEventMs)

@@ -20,7 +20,7 @@ function translatingFramer(translator: StreamTranslator): Framer {
   return {
     chunk: data => utf8ToBinary(translator.chunk({ ...Object(parseBounded(binaryToUtf8(data))) })),
     end: () => utf8ToBinary(translator.end()),
-    error: error => utf8ToBinary(translator.error(error)),
+    error: (error, last) => utf8ToBinary(translator.error(error, last)),
   }
 }
 

@@ -3,7 +3,7 @@ import { GatewayError, withoutWords } from '../errors.ts'
 import { type Exchange, mergeUsage, type Usage } from '../exchange.ts'
 import { member } from '../lib/member.ts'
 import { countOf } from '../wire/count.ts'
-import { binaryToUtf8, parseBounded, skipString } from '../wire/members.ts'
+import { binaryToUtf8, parseBinary, parseBounded, scanMembers, skipString, stringifyBinary } from '../wire/members.ts'
 import { deltaAt } from './capture.ts'
 import { noteSeconds, relayedUsage } from './relayed-usage.ts'
 import { cutMessage } from './rewrite-answer.ts'
@@ -12,12 +12,19 @@ import { cutMessage } from './rewrite-answer.ts'
 export type Native = {
   /** A whole answer. throws: upstream_error where it is an error inside a 200 */
   whole(document: unknown, exchange: Exchange): void
-  stream(exchange: Exchange): NativeObserver
+  /** in: the names of the model, where the caller is to be told its own */
+  stream(exchange: Exchange, names?: Names): NativeObserver
 }
 
+/** What the upstream calls a model, and what its caller does. */
+export type Names = { upstream: string; alias: string }
+
 export type NativeObserver = {
-  /** in: `data` of one event, as binary text. throws: upstream_error where the event is an error */
-  event(data: string): void
+  /**
+   * in: `data` of one event, as binary text. out: as the caller is told it, mostly the same
+   * throws: upstream_error where the event is an error
+   */
+  event(data: string): string
   readonly events: number
   /** The event that ends a stream was seen: one that ends without it was cut. */
   readonly isComplete: boolean
@@ -38,6 +45,8 @@ type Shape = {
   said: readonly string[]
   /** Some servers send chunks without a type and end them with `[DONE]`, as in chat. */
   hasChunks?: boolean
+  /** The event that tells the model's name, and the member of it in which `model` stands. */
+  names?: { event: string; holder: string }
   /** What else is taken down of what is read. */
   note?(exchange: Exchange, document: unknown): void
 }
@@ -63,6 +72,7 @@ export const nativeMessages: Native = nativeOf({
   telling: ['message_start', 'message_delta', 'message_stop', 'error'],
   ends: ['message_stop'],
   content: 'content_block_delta',
+  names: { event: 'message_start', holder: 'message' },
   said: ['text', 'partial_json', 'thinking'],
 })
 
@@ -105,7 +115,7 @@ export const nativeTranscripts: Native = nativeOf({
   hasChunks: true,
 })
 
-function nativeOf({ read, text, note: noteMore, telling, ends, content, said, hasChunks = false }: Shape): Native {
+function nativeOf({ read, text, note: noteMore, telling, ends, content, said, hasChunks = false, names: told }: Shape): Native {
   const keys = said.map(name => ({ mark: `"${name}":`, isReasoning: name === 'thinking' }))
 
   /** Counts what an event carries of the answer. in: its type, its `data` as binary text */
@@ -144,14 +154,14 @@ function nativeOf({ read, text, note: noteMore, telling, ends, content, said, ha
       exchange.contentBytes = Buffer.byteLength(answer)
       exchange.capture?.answer(answer)
     },
-    stream(exchange) {
+    stream(exchange, names) {
       const observer = { events: 0, isComplete: false, event }
-      function event(data: string): void {
+      function event(data: string): string {
         const type = FIRST_TYPE.exec(data)?.[1]
         if (type !== undefined && !telling.includes(type)) {
           observer.events += 1
           if (type.includes(content)) observe(exchange, type, data)
-          return
+          return data
         }
         // Servers may write `type` behind what holds others of that name, and errors without any.
         const document = parsed(data)
@@ -159,19 +169,31 @@ function nativeOf({ read, text, note: noteMore, telling, ends, content, said, ha
         if (own === 'error' || (typeof own !== 'string' && hasError(document))) throw errorOf(document, observer.events === 0)
         observer.events += 1
         if (typeof own !== 'string') {
-          if (!hasChunks) return
+          if (!hasChunks) return data
           if (document === undefined) observer.isComplete = true
           else note(exchange, document, read(document))
-          return
+          return data
         }
         if (own.includes(content)) observe(exchange, own, data)
-        if (!telling.includes(own)) return
+        if (!telling.includes(own)) return data
         note(exchange, document, read(document))
         if (ends.includes(own)) observer.isComplete = true
+        return names && own === told?.event ? renamed(data, told.holder, names) : data
       }
       return observer
     },
   }
+}
+
+/** An event with the caller's name for the model where the upstream's stands; all else of it stays as it was sent. */
+function renamed(data: string, holder: string, { upstream, alias }: Names): string {
+  const outer = scanMembers(data).find(({ key }) => key === holder)
+  if (!outer || data[outer.valueStart] !== '{') return data
+  const inner = data.slice(outer.valueStart, outer.valueEnd)
+  const model = scanMembers(inner).find(({ key }) => key === 'model')
+  if (!model || parseBinary(inner.slice(model.valueStart, model.valueEnd)) !== upstream) return data
+  const at = outer.valueStart
+  return data.slice(0, at + model.valueStart) + stringifyBinary(alias) + data.slice(at + model.valueEnd)
 }
 
 const SPACE = 0x20
@@ -218,6 +240,8 @@ function hasError(document: unknown): boolean {
   return error !== undefined && error !== null
 }
 
+const OVERLOADED = 503
+
 const STATUSES: Readonly<Record<string, number>> = {
   invalid_request_error: 400,
   authentication_error: 401,
@@ -225,6 +249,8 @@ const STATUSES: Readonly<Record<string, number>> = {
   not_found_error: 404,
   request_too_large: 413,
   rate_limit_error: 429,
+  // Of an answer this would be 529; 503 is what that error has here, and callers wait for longer when they are told so.
+  overloaded_error: OVERLOADED,
 }
 
 function errorOf(document: unknown, isFirst: boolean): GatewayError {
@@ -235,9 +261,9 @@ function errorOf(document: unknown, isFirst: boolean): GatewayError {
   const said = isFirst ? 'upstream reported an error' : 'upstream reported an in-band stream error'
   const text = typeof message === 'string' ? message : 'it does not say which'
   return new GatewayError(isFirst ? 'upstream_error' : 'upstream_in_band_error', cutMessage(`${said}: ${text}`), {
-    ...(isFirst && status !== undefined ? { status } : {}),
+    ...((isFirst && status !== undefined) || status === OVERLOADED ? { status } : {}),
     recorded: withoutWords(said, typeof type === 'string' ? type : undefined),
-    retry: isFirst && status === undefined ? 'yes' : 'no',
+    retry: isFirst && (status === undefined || status === OVERLOADED) ? 'yes' : 'no',
   })
 }
 

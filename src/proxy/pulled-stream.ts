@@ -1,6 +1,9 @@
-import type { GatewayError } from '../errors.ts'
+import { GatewayError } from '../errors.ts'
 import type { AnswerStream, Framer, Piece, Reader } from './answer.ts'
 import type { OpenAttempt } from './open-attempt.ts'
+
+/** How long an upstream may take to end what it has sent to its end. */
+const END_MS = 1_000
 
 /**
  * An upstream's stream that is read when its caller asks for more: what all dialects of streams share. What a piece of it comes
@@ -18,10 +21,24 @@ export abstract class PulledStream implements AnswerStream {
     protected readonly open: OpenAttempt,
     /** Milliseconds of silence; 0: none. */
     private readonly silenceMs: number,
-    readonly framer: Framer,
+    protected readonly framer: Framer,
   ) {}
 
   protected abstract accept(piece: Piece): void
+
+  /** Nothing is missing but what says that it is over: that is waited for shortly, and not missed where it does not come. */
+  protected get isWhole(): boolean {
+    return false
+  }
+
+  /** Ends a stream that is whole. */
+  protected conclude(): void {
+    this.isDone = true
+  }
+
+  errorFrame(error: GatewayError): string {
+    return this.framer.error(error)
+  }
 
   /**
    * What to send next, '' when a piece held nothing for the caller. Every token passes here: plain promises with functions
@@ -30,7 +47,7 @@ export abstract class PulledStream implements AnswerStream {
   read(): Promise<string> {
     if (this.ready !== '') return Promise.resolve(this.take())
     if (this.failure) return Promise.reject(this.failure)
-    this.open.arm(this.silenceMs)
+    this.open.arm(this.isWhole ? END_MS : this.silenceMs)
     return this.reader.read().then(this.onPiece, this.onBroken)
   }
 
@@ -58,9 +75,26 @@ export abstract class PulledStream implements AnswerStream {
     return this.take()
   }
 
-  private readonly onBroken = (error: unknown): never => {
+  private readonly onBroken = (error: unknown): string => {
     this.open.disarm()
-    throw this.open.explain(error)
+    const known = this.open.explain(error)
+    if (!this.isWhole || known.kind === 'client_disconnected') throw known
+    this.conclude()
+    // It may have kept the connection open.
+    this.abort(known)
+    return this.take()
+  }
+
+  /** After its last event a body ends by itself, as a rule at once: its connection can then serve again. If not, it is cut. */
+  protected drain(): void {
+    const timer = setTimeout(
+      () => this.open.abort(new GatewayError('stream_aborted', 'upstream went on after its last event')),
+      END_MS,
+    )
+    const next = (): Promise<void> => this.reader.read().then(({ done }) => (done ? undefined : next()))
+    next()
+      .catch(() => {})
+      .finally(() => clearTimeout(timer))
   }
 
   /** The caller left, or an error frame has ended the answer: the upstream's connection closes now. */

@@ -43,7 +43,11 @@ export class RelayedLines extends PulledStream {
 
   protected accept({ done, value }: Piece): void {
     if (value) this.push(toBinary(value))
-    if (!done) return
+    if (this.isComplete) {
+      this.isDone = true
+      if (!done) this.drain()
+    }
+    if (!done || this.isDone) return
     if (this.rest.trim() !== '') this.line(this.rest)
     if (!this.isComplete) {
       throw (
@@ -64,7 +68,11 @@ export class RelayedLines extends PulledStream {
     if (this.rest.length > EVENT_BYTES_MAX) {
       throw new GatewayError('upstream_decode_error', `upstream sent a line of more than ${EVENT_BYTES_MAX} bytes`)
     }
-    for (const each of parts) if (each.trim() !== '') this.line(each)
+    for (const each of parts) {
+      if (each.trim() !== '') this.line(each)
+      // Behind the last line there is nothing, whatever else may come.
+      if (this.isComplete) return
+    }
   }
 
   private line(text: string): void {

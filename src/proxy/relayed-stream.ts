@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors.ts'
-import { toBinary } from '../wire/members.ts'
+import { binaryToUtf8, toBinary } from '../wire/members.ts'
 import { EVENT_BYTES_MAX, SseReader } from '../wire/sse.ts'
 import type { Framer, Piece, Reader } from './answer.ts'
 import type { NativeObserver } from './native.ts'
@@ -11,6 +11,9 @@ export class RelayedStream extends PulledStream {
   private readonly events = new SseReader()
   /** What has come of the event that is not whole yet. */
   private rest = ''
+  /** `data` of the event that was looked at last, as it came and as it goes out. */
+  private data = ''
+  private shown = ''
 
   constructor(
     reader: Reader,
@@ -35,6 +38,12 @@ export class RelayedStream extends PulledStream {
   // The event that tells an error is not relayed: its caller gets it in the frame that ends the stream.
   protected accept({ done, value }: Piece): void {
     if (value && value.byteLength > 0) this.push(toBinary(value))
+    // What comes behind the last event is not waited for, and how the connection ends is of no account.
+    if (this.observer.isComplete) {
+      this.isDone = true
+      if (!done) this.drain()
+      return
+    }
     if (!done) return
     if (this.rest !== '') this.events.push(this.rest, this.onData)
     this.events.end(this.onData)
@@ -49,6 +58,10 @@ export class RelayedStream extends PulledStream {
     this.ready += this.rest
   }
 
+  override errorFrame(error: GatewayError): string {
+    return this.framer.error(error, this.data === '' ? undefined : binaryToUtf8(this.data))
+  }
+
   /** Whole events only: the frame of an error behind half an event would be part of it. */
   private push(text: string): void {
     this.rest += text
@@ -57,16 +70,30 @@ export class RelayedStream extends PulledStream {
       for (let end = endOfEvent(this.rest); end > 0; end = endOfEvent(this.rest)) {
         const event = this.rest.slice(0, end)
         this.rest = this.rest.slice(end)
-        this.events.push(event, this.onData)
-        this.ready += event
+        // What stands right behind the last event, such as `[DONE]`, goes out and is not looked at.
+        if (!this.observer.isComplete) this.events.push(event, this.onData)
+        this.ready += this.shown === this.data ? event : this.replaced(event)
       }
     }
-    if (this.rest.length <= EVENT_BYTES_MAX) return
+    if (this.rest.length <= EVENT_BYTES_MAX || this.observer.isComplete) return
     this.rest = ''
     throw new GatewayError('upstream_decode_error', `upstream sent an event of more than ${EVENT_BYTES_MAX} bytes`)
   }
 
-  private readonly onData = (data: string) => this.observer.event(data)
+  /** The event with what it shows in place of its data, which is on one line of its own or is put on one. */
+  private replaced(event: string): string {
+    const { data, shown } = this
+    this.shown = data
+    const at = event.indexOf(data)
+    if (at >= 0) return event.slice(0, at) + shown + event.slice(at + data.length)
+    const others = event.split(/\r\n|\n|\r/).filter(line => line !== '' && !line.startsWith('data:'))
+    return [...others, `data: ${shown.replaceAll('\n', ' ')}`, '', ''].join('\n')
+  }
+
+  private readonly onData = (data: string) => {
+    this.shown = this.observer.event(data)
+    this.data = data
+  }
 }
 
 /** Position behind the first blank line; 0 where there is none. */

@@ -289,7 +289,7 @@ export function replyStream(
     over()
     try {
       if (!caller.isGone) {
-        controller.enqueue(toBytes((stream?.framer ?? framer()).error(error)))
+        controller.enqueue(toBytes(stream ? stream.errorFrame(error) : framer().error(error)))
       }
       controller.close()
     } catch {

@@ -43,12 +43,19 @@ export class ChunkRewriter {
   private readonly rawAlias: string
   isDone = false
   events = 0
+  private hasFinished = false
+  private hasUsage = false
 
   constructor(
     private readonly options: ChunkOptions,
     private readonly exchange: Exchange,
   ) {
     this.rawAlias = stringifyBinary(options.alias)
+  }
+
+  /** What ends an answer has come: its reason, and what was used. */
+  get isWhole(): boolean {
+    return this.hasFinished && this.hasUsage
   }
 
   /**
@@ -103,7 +110,10 @@ export class ChunkRewriter {
     const usageMember = findMember(members, 'usage')
     if (usageMember?.rawValue.startsWith('{')) {
       const usage = this.options.adapter.usage(parseBinary(usageMember.rawValue))
-      if (usage) this.exchange.usage = mergeUsage(this.exchange.usage, usage)
+      if (usage) {
+        this.exchange.usage = mergeUsage(this.exchange.usage, usage)
+        this.hasUsage = true
+      }
       if (carriesNothingElse(choices.rawValue)) {
         if (!this.options.includeUsage) return undefined
         choices.rawValue = '[]'
@@ -132,7 +142,10 @@ export class ChunkRewriter {
       break
     }
     const finish = data.indexOf('"finish_reason":"', from)
-    if (finish >= 0) exchange.finishReason = data.slice(finish + 17, Math.min(data.indexOf('"', finish + 17), finish + 81))
+    if (finish < 0) return
+    exchange.finishReason = data.slice(finish + 17, Math.min(data.indexOf('"', finish + 17), finish + 81))
+    // Some servers send an empty one with each chunk.
+    if (exchange.finishReason !== '') this.hasFinished = true
   }
 
   /** Remembers the beginning of this event when `model` stands in it at the outermost level, before anything that varies. */

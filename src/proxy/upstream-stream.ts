@@ -17,6 +17,8 @@ export class UpstreamStream extends PulledStream {
   private readonly events = new SseReader()
   /** Where the upstream speaks another dialect than chat. */
   private readonly chunks: ChunkTranslator | undefined
+  /** Where the caller does: the end of its stream is made here, of what has come. */
+  private readonly isBridged: boolean
   private readonly onData = (data: string, isTerminated = true) => {
     if (this.rewriter.isDone) return
     if (this.chunks) return this.translate(this.chunks, data)
@@ -34,6 +36,7 @@ export class UpstreamStream extends PulledStream {
   ) {
     super(reader, open, target.streamTimeoutMs, framer)
     this.chunks = target.upstream.adapter.chat?.chunks(input.now())
+    this.isBridged = input.endpoint.dialect !== undefined
   }
 
   /** An event of another dialect, as chunks of chat. */
@@ -63,7 +66,7 @@ export class UpstreamStream extends PulledStream {
   protected accept(piece: Piece): void {
     if (piece.value && piece.value.byteLength > 0) this.events.push(toBinary(piece.value), this.onData)
     if (piece.done && !this.rewriter.isDone) this.events.end(data => this.onData(data, false))
-    if (piece.done && this.chunks && !this.rewriter.isDone) {
+    if (piece.done && this.chunks && !this.rewriter.isDone && !this.isWhole) {
       throw (
         this.open.reason ??
         new GatewayError('stream_aborted', 'upstream ended the stream before its last event', { retry: 'yes' })
@@ -72,12 +75,7 @@ export class UpstreamStream extends PulledStream {
     if (piece.done && !this.rewriter.isDone) {
       // A body that ends while we end it ourselves is no clean end.
       if (this.open.reason) throw this.open.reason
-      if (this.rewriter.events > 0 && this.target.upstream.doneMarker === 'required') {
-        this.input.log.as('upstream').warn('stream ended without [DONE]', {
-          request_id: this.input.exchange.requestId,
-          provider_key: this.target.upstream.name,
-        })
-      }
+      if (this.rewriter.events > 0) this.noteMissingEnd()
     }
     if (piece.done || this.rewriter.isDone) {
       if (this.rewriter.events > 0 || this.rewriter.isDone) this.ready += this.framer.end()
@@ -86,12 +84,22 @@ export class UpstreamStream extends PulledStream {
     }
   }
 
-  /** After `[DONE]` the body ends by itself, as a rule at once: its connection can then serve again. If not, it is cut. */
-  private drain(): void {
-    const timer = setTimeout(() => this.open.abort(new GatewayError('stream_aborted', 'upstream went on after [DONE]')), 1_000)
-    const next = (): Promise<void> => this.reader.read().then(({ done }) => (done ? undefined : next()))
-    next()
-      .catch(() => {})
-      .finally(() => clearTimeout(timer))
+  // Callers of chat are relayed what comes, and `[DONE]` is part of it: for them what ends without was cut.
+  protected override get isWhole(): boolean {
+    return this.isBridged && this.rewriter.isWhole
+  }
+
+  protected override conclude(): void {
+    this.noteMissingEnd()
+    this.ready += this.framer.end()
+    this.isDone = true
+  }
+
+  private noteMissingEnd(): void {
+    if (this.target.upstream.doneMarker !== 'required') return
+    this.input.log.as('upstream').warn('stream ended without [DONE]', {
+      request_id: this.input.exchange.requestId,
+      provider_key: this.target.upstream.name,
+    })
   }
 }

@@ -27,6 +27,8 @@ const MESSAGE = {
 const BODY = `{"max_tokens":9, "model":"${ALIAS}","messages":[{"role":"user","content":[{"type":"text","text":"Hi","cache_control":{"type":"ephemeral"}}]}], "vendor": 1.0}`
 const frames = (events: readonly Record<string, unknown>[]) =>
   events.map(event => `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`).join('')
+/** What of them the caller gets: its own name for the model, all else as it is. */
+const shown = (text: string) => text.replace(`"model":"${UPSTREAM_MODEL}"`, `"model":"${ALIAS}"`)
 const EVENTS = [
   { type: 'message_start', message: { ...MESSAGE, content: [], usage: { input_tokens: 5, output_tokens: 1 } } },
   { type: 'ping' },
@@ -72,7 +74,7 @@ test('a model with the label `anthropic` is spoken to natively, whatever its pro
 })
 
 describe('a stream', () => {
-  test('is relayed byte for byte, however its bytes are cut, and counted', async () => {
+  test('is relayed byte for byte but for the model, however its bytes are cut, and counted', async () => {
     const bytes = Buffer.from(frames(EVENTS))
     for (const size of [1, 7, 64, bytes.length]) {
       upstream.answer(async (_request, connection) => {
@@ -81,7 +83,7 @@ describe('a stream', () => {
         await connection.endChunks()
       })
       const got = await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)
-      expect(await got.text()).toBe(bytes.toString())
+      expect(await got.text()).toBe(shown(bytes.toString()))
       await gateway.idle()
       expect(gateway.telemetry.records.at(-1)).toMatchObject({
         promptTokens: 5,
@@ -98,7 +100,7 @@ describe('a stream', () => {
     )
     const text = await (await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)).text()
     expect(text).toBe(
-      `${frames(EVENTS.slice(0, 4))}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"upstream ended the stream before its last event"}}\n\n`,
+      `${shown(frames(EVENTS.slice(0, 4)))}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"upstream ended the stream before its last event"}}\n\n`,
     )
     await gateway.idle()
     expect(gateway.telemetry.records.at(-1)).toMatchObject({ status: 502, errorClass: 'stream_aborted' })
@@ -127,7 +129,7 @@ test('an event whose type stands last, behind others of that name, is read as wh
   const last = EVENTS.map(({ type, ...more }) => ({ ...more, type }))
   upstream.answer((_request, connection) => connection.send(200, frames(last), { 'content-type': 'text/event-stream' }))
   const got = await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)
-  expect(await got.text()).toBe(frames(last))
+  expect(await got.text()).toBe(shown(frames(last)))
   await gateway.idle()
   expect(gateway.telemetry.records.at(-1)).toMatchObject({
     promptTokens: 5,
@@ -144,7 +146,7 @@ test('half an event is not relayed: the frame of the error would be part of it',
     }),
   )
   const text = await (await gateway.post('/v1/messages', `${BODY.slice(0, -1)},"stream":true}`)).text()
-  expect(text.startsWith(`${frames(EVENTS.slice(0, 3))}event: error\ndata: {"type":"error",`)).toBe(true)
+  expect(text.startsWith(`${shown(frames(EVENTS.slice(0, 3)))}event: error\ndata: {"type":"error",`)).toBe(true)
 })
 
 test('an error without a type is an error: a status before all else, one event later', async () => {
@@ -161,13 +163,14 @@ test('an error without a type is an error: a status before all else, one event l
   expect(text).not.toContain('[DONE]')
 })
 
-test.each<[string, unknown]>([
-  ['an error', { type: 'error', error: { type: 'overloaded_error', message: 'busy' } }],
-  ['no object', [1]],
-])('a whole answer that is %s is none', async (_name, answer) => {
+test.each<[string, unknown, number, string]>([
+  ['an error', { type: 'error', error: { type: 'api_error', message: 'x' } }, 502, 'api_error'],
+  ['overloaded', { type: 'error', error: { type: 'overloaded_error', message: 'busy' } }, 503, 'overloaded_error'],
+  ['no object', [1], 502, 'api_error'],
+])('a whole answer that is %s is none', async (_name, answer, status, type) => {
   upstream.answer((_request, connection) => connection.json(200, answer))
   const got = await gateway.post('/v1/messages', BODY)
-  expect([got.status, await got.json()]).toMatchObject([502, { type: 'error', error: { type: 'api_error' } }])
+  expect([got.status, await got.json()]).toMatchObject([status, { type: 'error', error: { type } }])
 })
 
 test('count_tokens is asked of the server itself, and told as it says', async () => {

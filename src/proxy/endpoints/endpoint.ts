@@ -61,7 +61,7 @@ export type NativeRelay = {
   speaks(provider: string, upstream: Upstream): boolean
   /** What is read of the answers; `lines` are those of Ollama, which come as lines and not as events. */
   shape: Native | 'lines'
-  /** Whether whole answers tell the caller's alias where they tell the upstream's name. */
+  /** Whether answers tell the caller's alias where they tell the upstream's name. */
   renames: boolean
 }
 
