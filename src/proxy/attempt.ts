@@ -40,7 +40,9 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)
   if (refusal !== undefined) throw invalidRequest(refusal)
   const count = native ? undefined : endpoint.count
-  if (count && !upstream.countsTokens) return estimatedCount(count, chatText(question))
+  if (count && (!upstream.countsTokens || upstream.uncounted.has(target.upstreamModel, input.monotonic()))) {
+    return estimatedCount(count, chatText(question))
+  }
   if (url === undefined) throw new GatewayError('not_implemented', `this provider does not support ${endpoint.noun}`)
   // Before the record of the attempt, which would count as one that reached out to the upstream.
   if (!native) question.translate?.()
@@ -65,9 +67,11 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
         exchange.attempts.pop()
         return await attempt(input, target, kind)
       }
-      if (count && response.status < 500 && ![401, 403, 429].includes(response.status)) {
+      const { status } = response
+      const hasNoCount = [404, 405, 501].includes(status)
+      if (count && (hasNoCount || (status < 500 && ![401, 403, 429].includes(status)))) {
         // Servers without this endpoint, and those that cannot count a chat.
-        if ([404, 405].includes(response.status)) upstream.countsTokens = false
+        if (hasNoCount) upstream.uncounted.add(target.upstreamModel, input.monotonic())
         open.release()
         return estimatedCount(count, chatText(question))
       }

@@ -16,6 +16,7 @@ import {
   maySet,
 } from '../wire/headers.ts'
 import type { BodyOverrides } from './encode.ts'
+import { Uncounted } from './uncounted.ts'
 
 /** A provider key made ready for requests: nothing of this is computed again while its document stays the same. */
 export type Upstream = {
@@ -46,8 +47,10 @@ export type Upstream = {
   hasResponses: boolean
   /** What carries the credential where Anthropic's dialect is spoken, whatever the provider key's own is. */
   messagesHeaders: Record<string, string>
-  /** Whether the server has an endpoint that counts tokens, as far as is known; turned off for good once it said that it has none. */
+  /** Whether servers of this dialect may have an endpoint that counts tokens. */
   countsTokens: boolean
+  /** The models for which this one has none. */
+  uncounted: Uncounted
 }
 
 /** `upstream.tls` of the configuration as texts, read once at the start. */
@@ -109,6 +112,7 @@ export function compileUpstream(entry: Entry<'provider_keys'>, tls: UpstreamTls)
     hasResponses: value.response?.native_responses === true,
     messagesHeaders: anthropic.headers(secret),
     countsTokens: adapter.paths.tokenize !== undefined,
+    uncounted: new Uncounted(),
   }
 }
 
