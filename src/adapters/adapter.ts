@@ -6,7 +6,14 @@ export type Json = Record<string, unknown>
 export type Operation = 'chat' | 'completions' | 'embeddings' | 'realtime' | NativeOperation | RelayedOperation | JobOperation
 
 /** What callers and upstreams of one dialect other than chat share: asked and answered without a translation. */
-export type NativeOperation = 'messages' | 'count_tokens' | 'responses' | 'ollama_chat' | 'ollama_generate'
+export type NativeOperation =
+  | 'messages'
+  | 'count_tokens'
+  | 'responses'
+  | 'ollama_chat'
+  | 'ollama_generate'
+  | 'ollama_embed'
+  | 'ollama_embeddings'
 
 /** What is asked and answered byte for byte, but for the name of the model. */
 export type RelayedOperation =

@@ -41,6 +41,8 @@ export const openai: Adapter = {
     responses: '/responses',
     ollama_chat: '/api/chat',
     ollama_generate: '/api/generate',
+    ollama_embed: '/api/embed',
+    ollama_embeddings: '/api/embeddings',
     rerank: '/rerank',
     score: '/score',
     classify: '/classify',
@@ -65,7 +67,7 @@ export const openai: Adapter = {
 /** What vLLM, SGLang and Ollama serve beside `/v1`, not below it (spec/README, row 21). */
 const AT_THE_ROOT: ReadonlySet<Operation> = new Set([
   ...(['score', 'classify', 'pooling', 'tokenize', 'detokenize'] as const),
-  ...(['ollama_chat', 'ollama_generate'] as const),
+  ...(['ollama_chat', 'ollama_generate', 'ollama_embed', 'ollama_embeddings'] as const),
 ])
 
 /** What is relayed raw, where a base without any path means `/v1`. */

@@ -177,7 +177,10 @@ export function parseQuestion(endpoint: Endpoint, bytes: Uint8Array): Question {
     return {
       ...{ text, spans, model, callerBody, translate },
       // Ollama streams unless it is told not to; a count of tokens never is a stream.
-      isStream: endpoint.count === undefined && (endpoint.atOnce ? stream !== false : stream === true),
+      isStream:
+        endpoint.count === undefined &&
+        endpoint.keys.includes('stream') &&
+        (endpoint.atOnce ? stream !== false : stream === true),
       includeUsage: true,
       hasStreamOptions: false,
       bytes: bytes.byteLength,

@@ -81,6 +81,37 @@ test('loading and unloading reaches the server', async () => {
   expect(upstream.last().json()).toEqual({ model: UPSTREAM_MODEL, keep_alive: 0, stream: false })
 })
 
+test.each([
+  ['/api/embed', '"input":["a","b"],"truncate":false,"dimensions":2', { embeddings: [[1.5], [2]], prompt_eval_count: 5 }, 5],
+  ['/api/embeddings', '"prompt":"abcdefgh"', { embedding: [1.5] }, undefined],
+])('embeddings of %s are asked for as they are, and counted', async (path, members, answer, promptTokens) => {
+  upstream.answer((_request, connection) => connection.json(200, { model: UPSTREAM_MODEL, ...answer }))
+  const body = `{"model":"${ALIAS}", ${members},"options":{"num_ctx":9},"keep_alive":"5m","stream":true}`
+  const got = await gateway.post(path, body)
+  expect(await got.json()).toEqual({ model: ALIAS, ...answer })
+  expect(got.headers.get('x-aisix-warning')).toBeNull()
+  expect([upstream.last().path, upstream.last().text]).toEqual([path, body.replace(ALIAS, UPSTREAM_MODEL)])
+  await gateway.idle()
+  expect(gateway.telemetry.records.at(-1)).toMatchObject({
+    handler: 'ollama_embed',
+    isStream: false,
+    promptTokens: promptTokens ?? Math.ceil(body.length / 4),
+    completionTokens: 0,
+    isEstimated: promptTokens === undefined,
+  })
+})
+
+test('embeddings of another server leave out what only Ollama knows, and say so', async () => {
+  await gateway.addModel({ display_name: 'embedder' })
+  upstream.answer((_request, connection) => connection.json(200, { object: 'list', data: [{ index: 0, embedding: [1] }] }))
+  const ask = (more: Record<string, unknown>) => gateway.post('/api/embed', { model: 'embedder', input: 'a', ...more })
+  const got = await ask({ keep_alive: 0, options: {}, truncate: true })
+  expect(await got.json()).toMatchObject({ model: 'embedder', embeddings: [[1]] })
+  expect(got.headers.get('x-aisix-warning')).toStartWith('keep_alive, options, truncate: ')
+  expect(upstream.last().json()).toEqual({ model: UPSTREAM_MODEL, input: 'a', encoding_format: 'float' })
+  expect((await ask({ truncate: null })).headers.get('x-aisix-warning')).toBeNull()
+})
+
 test('a group goes on from an Ollama server to another', async () => {
   await gateway.addModel({ display_name: 'second' })
   await gateway.addGroup('both', { targets: [ALIAS, 'second'] })
