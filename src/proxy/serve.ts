@@ -1,3 +1,4 @@
+import type { Json } from '../dialects/dialect.ts'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { Capture, type Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
@@ -63,26 +64,22 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   const asker = { headers: request.headers, callerKey, clientIp }
   const { model, route, now } = choose(proxy, snapshot, asker, question.model, exchange, endpoint)
   const body = question.callerBody
-  if (body && endpoint.atOnce && !speaksNative(endpoint, route)) {
-    try {
-      const answer = endpoint.atOnce(body, { alias: question.model, body, requestId: exchange.requestId, nowMs: now })
-      // What is wrong in it is refused before anything is reserved for it.
-      if (!answer) question.translate?.()
-      else {
-        route.takeBack()
-        return replyJson(gateway, exchange, answer)
-      }
-    } catch (error) {
-      route.takeBack()
-      throw error
-    }
-  }
+  let atOnce: Json | undefined
   try {
+    if (body && endpoint.atOnce && !speaksNative(endpoint, route)) {
+      atOnce = endpoint.atOnce(body, { alias: question.model, body, requestId: exchange.requestId, nowMs: now })
+      // What is wrong in it is refused before anything is reserved for it.
+      if (!atOnce) question.translate?.()
+    }
     exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
   } catch (error) {
     // Whoever is refused takes no turn from those who are served.
     route.takeBack()
     throw error
+  }
+  if (atOnce) {
+    route.takeBack()
+    return replyJson(gateway, exchange, atOnce)
   }
   const unitsMax = gateway.exporters.isActive ? gateway.exporters.contentBytesMax(exchange.requestId) : 0
   if (unitsMax > 0) {
