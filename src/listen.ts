@@ -90,6 +90,15 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     return refuseStart(`store open failed: ${error.message}`)
   }
 
+  const { anonymous } = config.proxy
+  if (anonymous && !gateway.store.snapshot.entries.api_keys.has(anonymous.api_key_id)) {
+    log
+      .as('config')
+      .warn(
+        `proxy.anonymous.api_key_id: "${anonymous.api_key_id}" is the id of no API key: callers without a key are refused until there is one`,
+      )
+  }
+
   const listeners: Listener[] = []
   let proxyApp: ProxyApp
   try {
@@ -244,6 +253,7 @@ function openListeners(
       budgets: gateway.budgets,
       exporters: gateway.exporters,
       catalog: createCatalog(catalogPath(config.store.path)),
+      anonymousKeyId: config.proxy.anonymous?.api_key_id,
       playground: async (request, server) => (await proxyApp.fetch(request, server)) ?? new Response(null, { status: 500 }),
     })
     listeners.push({ label: 'admin', server: bind('admin', config.admin.addr, adminApp.fetch, tls.admin, gateway) })

@@ -36,6 +36,8 @@ export type AdminOptions = {
   budgets: Budgets
   exporters: Pick<Exporters, 'status'>
   catalog: Catalog
+  /** `proxy.anonymous.api_key_id` of the configuration. */
+  anonymousKeyId?: string | undefined
   /** The proxy's door in this process: is handed the request as it came, its path changed to `/v1/chat/completions`. */
   playground?: (request: Request, server: AddressSource) => Response | Promise<Response>
   /** Who connects, for the log and for the store's audit. */

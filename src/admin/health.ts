@@ -9,7 +9,7 @@ import { MODEL_STATUSES, modelStatus } from '../status/models.ts'
 import type { Store } from '../store/store.ts'
 import { wholeSeconds } from '../telemetry/usage-record.ts'
 import { COMMIT, VERSION } from '../version.ts'
-import { allDangling } from './references.ts'
+import { allDangling, danglingOfConfig } from './references.ts'
 
 /** Consecutive failures from which a model is shaky, and from which it is taken to be down. source: control-admin-api §5 */
 const FAILURES_SHAKY = 4
@@ -66,8 +66,10 @@ export const HealthResponse = z
     dangling: z
       .array(
         z.strictObject({
-          kind: z.enum(kinds).describe('Kind of the resource that names another one.'),
-          id: z.string().describe('Its id.'),
+          kind: z
+            .enum([...kinds, 'config'])
+            .describe('Kind of the resource that names another one; `config` for the configuration of the gateway itself.'),
+          id: z.string().describe('Its id; of the configuration the section, `proxy.anonymous`.'),
           name: z.string().optional().describe('Its name, where it has one.'),
           field: z.string().describe('Its member that names what is missing.'),
           missing: z.string().describe('The id or the name that is not there.'),
@@ -126,8 +128,9 @@ export function healthReport(options: {
   ledger: Pick<Ledger, 'status'>
   budgets: Pick<Budgets, 'health'>
   exporters: Pick<Exporters, 'status'>
+  anonymousKeyId?: string | undefined
 }): HealthResponse {
-  const { store, clock, lifecycle, modelHealth, ledger, budgets, exporters } = options
+  const { store, clock, lifecycle, modelHealth, ledger, budgets, exporters, anonymousKeyId } = options
   const { snapshot, status } = store
   const models = modelStatus(snapshot, modelHealth, clock.now()).map(({ id, display_name, kind, status, status_reason }) => {
     // A group has no upstream of its own.
@@ -152,7 +155,10 @@ export function healthReport(options: {
     config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age },
     store: { connected: status.connected, problem: status.problem },
     rejected: status.rejected.length,
-    dangling: allDangling(snapshot).map(({ kind, id, name, field, missing }) => ({ kind, id, name, field, missing })),
+    dangling: [
+      ...allDangling(snapshot).map(({ kind, id, name, field, missing }) => ({ kind, id, name, field, missing })),
+      ...danglingOfConfig(anonymousKeyId, snapshot),
+    ],
     usage: {
       state,
       problem,

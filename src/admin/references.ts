@@ -131,6 +131,12 @@ function danglingOfKind<K extends Kind>(kind: K, snapshot: Snapshot): Dangling[]
   return Array.from(snapshot.entries[kind].values()).flatMap(entry => danglingOf(kind, entry, snapshot))
 }
 
+/** The same of the configuration, which names an API key by its id for callers without one. */
+export function danglingOfConfig(apiKeyId: string | undefined, { entries }: Snapshot) {
+  if (apiKeyId === undefined || entries.api_keys.has(apiKeyId)) return []
+  return [{ kind: 'config' as const, id: 'proxy.anonymous', field: 'api_key_id', missing: apiKeyId }]
+}
+
 /** All references that lead nowhere. Looks at every resource: for writes that take something away and for reports. */
 export function allDangling(snapshot: Snapshot): Dangling[] {
   return kinds.flatMap(kind => danglingOfKind(kind, snapshot))

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { HealthResponse } from '../../src/admin/health.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { createModelHealth, healthRules } from '../../src/model-health.ts'
+import { ApiKey } from '../../src/resources/api-key.ts'
 import { DirectModel } from '../../src/resources/model.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import type { Store, StoreStatus } from '../../src/store/store.ts'
@@ -47,6 +48,19 @@ describe('/admin/v1/health', () => {
       budgets: { state: 'ok' },
       exporters: [],
     })
+  })
+
+  test('tells of a configuration that names no API key for callers without one, until there is one', async () => {
+    const missing = 'b569cd19-498b-43dc-8ea6-510628b28d6f'
+    const named = { kind: 'config' as const, id: 'proxy.anonymous', field: 'api_key_id', missing }
+    expect((await report({ anonymousKeyId: missing })).dangling).toEqual([named])
+    expect((await report()).dangling).toEqual([])
+    const store = openMemoryStore()
+    const key = await store.create('api_keys', ApiKey.parse({ key_hash: '0'.repeat(64), allowed_models: ['*'] }), {
+      adminKey: 'test',
+      address: '127.0.0.1',
+    })
+    expect((await report({ store, anonymousKeyId: key.id })).dangling).toEqual([])
   })
 
   test.each([
