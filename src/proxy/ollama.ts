@@ -9,7 +9,7 @@ import { type Span, scanMembers } from '../wire/members.ts'
 import { listModels } from './models.ts'
 import { readBody } from './read.ts'
 import { replyJson, replyText } from './reply.ts'
-import { findModel, resolve } from './resolve.ts'
+import { aliasOfOllama, findModel, resolve, withTag } from './resolve.ts'
 
 type Env = { Bindings: { exchange: Exchange } }
 
@@ -34,8 +34,8 @@ export function addOllamaRoutes<E extends Env>(
   app.get('/api/tags', c => {
     const { snapshot, caller } = callerOf(c)
     const createdMs = gateway.lifecycle.startedAtMs
-    const models = listModels(snapshot, caller, clock.now()).data.map(({ id }) => ({ alias: id, createdMs }))
-    return replyJson(gateway, c.env.exchange, tagsDocument(models))
+    const names = new Set(listModels(snapshot, caller, clock.now()).data.map(({ id }) => withTag(id)))
+    return replyJson(gateway, c.env.exchange, tagsDocument(Array.from(names, alias => ({ alias, createdMs }))))
   })
   app.get('/api/ps', c => {
     callerOf(c)
@@ -43,9 +43,10 @@ export function addOllamaRoutes<E extends Env>(
   })
   app.post('/api/show', async c => {
     const { snapshot, caller } = callerOf(c)
-    const alias = aliasIn(await readBody(c.req.raw, bodyBytesMax))
+    const name = nameIn(await readBody(c.req.raw, bodyBytesMax))
+    const alias = aliasOfOllama(snapshot, name)
     resolve(findModel(snapshot, alias), caller, alias, c.env.exchange.clientIp)
-    return replyJson(gateway, c.env.exchange, showDocument(alias, CAPABILITIES))
+    return replyJson(gateway, c.env.exchange, showDocument(name, CAPABILITIES))
   })
   for (const path of ['/', '/api/version', '/api/tags', '/api/ps']) methods.set(path, 'GET, HEAD')
   methods.set('/api/show', 'POST')
@@ -64,7 +65,7 @@ export function addOllamaRoutes<E extends Env>(
 export const ollamaEnvelope = (path: string) => (path.startsWith('/api/') ? ollamaError : undefined)
 
 /** `model`, or `name` as older clients say. throws: invalid_request, as for every body */
-function aliasIn(bytes: Uint8Array): string {
+function nameIn(bytes: Uint8Array): string {
   let spans: Span[]
   let body: unknown
   try {
@@ -76,7 +77,7 @@ function aliasIn(bytes: Uint8Array): string {
   }
   if (spans.filter(({ key }) => key === 'model').length > 1) throw invalidRequest('`model` occurs twice', { param: 'model' })
   const named = Object(body)
-  const alias: unknown = named.model ?? named.name
-  if (typeof alias !== 'string' || alias === '') throw invalidRequest('`model` field missing', { param: 'model' })
-  return alias
+  const name: unknown = named.model ?? named.name
+  if (typeof name !== 'string' || name === '') throw invalidRequest('`model` field missing', { param: 'model' })
+  return name
 }

@@ -35,6 +35,24 @@ export function findModel(snapshot: Snapshot, alias: string): ResolvedModel | un
   return found && { kind: 'direct', entry: found.model, captured: found.captured }
 }
 
+const LATEST = ':latest'
+
+/**
+ * The alias that a client of Ollama means: to it, a name without a tag and the same with `:latest` are one.
+ * out: the name itself where there is such an alias, or neither is one
+ */
+export function aliasOfOllama({ models }: Snapshot, name: string): string {
+  if (models.has(name)) return name
+  const other = name.endsWith(LATEST) ? name.slice(0, -LATEST.length) : withTag(name)
+  return models.has(other) ? other : name
+}
+
+/** An alias as Ollama lists its models: none is without a tag there, and clients add it before they look for one. */
+export function withTag(alias: string): string {
+  // What stands before a slash may be a host with its port.
+  return alias.includes(':', alias.lastIndexOf('/') + 1) ? alias : alias + LATEST
+}
+
 const networks = new WeakMap<readonly string[], (ip: string) => boolean>()
 
 /** Whether addresses lie in a list of networks, undefined for an empty list: everybody. Read once a list. */

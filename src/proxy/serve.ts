@@ -62,7 +62,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
   exchange.isStream = question.isStream
   const { clientIp } = exchange
   const asker = { headers: request.headers, callerKey, clientIp }
-  const { model, route, now } = choose(proxy, snapshot, asker, question.model, exchange, endpoint)
+  const alias = endpoint.aliasOf?.(snapshot, question.model) ?? question.model
+  const { model, route, now } = choose(proxy, snapshot, asker, alias, exchange, endpoint)
   const body = question.callerBody
   let atOnce: Json | undefined
   try {
@@ -71,7 +72,7 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
       // What is wrong in it is refused before anything is reserved for it.
       if (!atOnce) question.translate?.()
     }
-    exchange.lease = admission.admit(snapshot, callerKey, model, question.model, now)
+    exchange.lease = admission.admit(snapshot, callerKey, model, alias, now)
   } catch (error) {
     // Whoever is refused takes no turn from those who are served.
     route.takeBack()

@@ -20,8 +20,9 @@ const PNG_PART = { type: 'image_url', image_url: { url: `data:image/png;base64,$
 const ENDING = { done: true, done_reason: 'stop', prompt_eval_count: 5, eval_count: 7 }
 
 test('list and show tell what the key may use, ps nothing, version a version', async () => {
-  expect((await client.list()).models).toMatchObject([{ name: ALIAS, model: ALIAS, size: 0 }])
-  expect((await client.show({ model: ALIAS })).capabilities).toContain('completion')
+  const { models } = await client.list()
+  expect(models).toMatchObject([{ name: `${ALIAS}:latest`, model: `${ALIAS}:latest`, size: 0 }])
+  for (const model of [ALIAS, `${ALIAS}:latest`]) expect((await client.show({ model })).capabilities).toContain('completion')
   expect((await client.ps()).models).toEqual([])
   expect((await client.version()).version).toMatch(/^\d+\.\d+\.\d+$/)
   const root = await fetch(gateway.url)

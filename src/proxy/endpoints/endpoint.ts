@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import type { NativeOperation, Operation } from '../../adapters/adapter.ts'
 import type { Asked, Dialect, Json } from '../../dialects/dialect.ts'
+import type { Snapshot } from '../../store/snapshot.ts'
 import type { Job } from '../jobs/job.ts'
 import type { Native } from '../native.ts'
 import type { Upstream } from '../upstream.ts'
@@ -20,6 +21,8 @@ export type Endpoint = {
   warning?(body: Json, provider: string): string | undefined
   /** An answer for which nobody has to be asked; undefined where somebody has. in: the body of a dialect */
   atOnce?(body: Json, asked: Asked): Json | undefined
+  /** The alias that a caller means, where its dialect has another spelling for one. */
+  aliasOf?(snapshot: Snapshot, name: string): string
   /** Upstreams that speak the callers' own dialect: nothing is translated on the way there. */
   native?: NativeRelay
   /** Where the answer goes out byte for byte, whatever it is. */

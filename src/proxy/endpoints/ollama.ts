@@ -13,6 +13,7 @@ import {
   ollamaChat,
   ollamaGenerate,
 } from '../../dialects/ollama.ts'
+import { aliasOfOllama } from '../resolve.ts'
 import type { Endpoint, NativeRelay } from './endpoint.ts'
 import { model } from './fields.ts'
 import { translatedEndpoint } from './translated.ts'
@@ -48,6 +49,7 @@ function loading(kind: OllamaKind, dialect: Dialect): Endpoint {
       more: { messages: z.unknown(), prompt: z.unknown() },
     }),
     takesAnyType: true,
+    aliasOf: aliasOfOllama,
     warning: warningOf(droppedMembers),
     atOnce: (body, asked) => (isLoadRequest(body) ? loadAnswer(body, asked, kind) : undefined),
   }
@@ -76,6 +78,7 @@ function embedding(
     alwaysSendsStream: false,
     noun: 'embeddings',
     takesAnyType: true,
+    aliasOf: aliasOfOllama,
     warning: warningOf(droppedOfEmbedding),
   }
 }
