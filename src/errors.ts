@@ -27,6 +27,8 @@ export const ERRORS = {
   /** A request for a WebSocket that is no opening handshake; also 400 and 405. */
   websocket_upgrade_required: { status: 426, type: 'websocket_upgrade_required' },
   model_not_found: { status: 404, type: 'model_not_found' },
+  /** A part of a dialect that the gateway does not have. */
+  endpoint_not_found: { status: 404, type: 'invalid_request_error' },
   not_implemented: { status: 501, type: 'not_implemented' },
   rate_limited: { status: 429, type: 'rate_limit_exceeded' },
   /** Every target of a group is over a limit of its own (proxy-05 §4). */

@@ -117,6 +117,8 @@ export type Outcome = 'success' | 'error' | 'client_disconnected'
 export class Exchange {
   /** The document that tells an error in the dialect of the path. */
   envelope: (error: GatewayError) => unknown = openAiEnvelope
+  /** Its caller is a client of Anthropic's, which look for the id of a request in a header of their own. */
+  isAnthropic: boolean
   /** Name of the endpoint: `chat`, `embeddings` …; undefined before one is known. */
   handler: string | undefined
   /** Who asks and for what, as far as it is known by now; in the end the target that was tried last. */
@@ -175,7 +177,9 @@ export class Exchange {
     readonly clientIp: () => string,
     /** `clock.monotonic()` at arrival. */
     readonly startedAt: number,
-  ) {}
+  ) {
+    this.isAnthropic = endpoint.inboundProtocol === 'anthropic'
+  }
 
   get attempt(): Attempt | undefined {
     return this.attempts[this.attempts.length - 1]

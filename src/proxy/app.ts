@@ -1,5 +1,6 @@
 import { tmpdir } from 'node:os'
 import { Hono } from 'hono'
+import { messages } from '../dialects/messages.ts'
 import { GatewayError } from '../errors.ts'
 import { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
@@ -10,13 +11,14 @@ import { isUsableRequestId } from '../wire/headers.ts'
 import { createAdmission } from './admit.ts'
 import { createClientIp } from './client-ip.ts'
 import { createDialer } from './dial.ts'
+import { envelopeOf, NOT_HERE } from './dialect-paths.ts'
 import type { Endpoint } from './endpoints/endpoint.ts'
 import { ENDPOINTS } from './endpoints/index.ts'
 import { createIdentify } from './identify.ts'
 import { createBatchUsage } from './jobs/batch-usage.ts'
 import { createModelChecker, type ModelChecker } from './model-check.ts'
-import { getModel, listModels } from './models.ts'
-import { addOllamaRoutes, ollamaEnvelope } from './ollama.ts'
+import { anthropicList, anthropicModel, getModel, listModels } from './models.ts'
+import { addOllamaRoutes } from './ollama.ts'
 import { routeTable } from './passthrough/route-table.ts'
 import { enterRoute, serveRoute } from './passthrough/serve-route.ts'
 import { createAim } from './passthrough/target.ts'
@@ -105,8 +107,9 @@ export function createProxyApp(gateway: Gateway, tls: UpstreamTls, timings?: Ses
     const exchange = new Exchange(id, entered.method, path, labels, addressOf, clock.monotonic())
     exchange.callerHeaders = entered.headers
     if (route) enterRoute(exchange, route)
-    const envelope = known ? known.dialect?.error : route ? undefined : ollamaEnvelope(path)
+    const envelope = known ? known.dialect?.error : route ? undefined : envelopeOf(path, entered.headers)
     if (envelope) exchange.envelope = envelope
+    if (envelope === messages.error) exchange.isAnthropic = true
     lifecycle.inFlight.add(exchange)
     try {
       const preflight = cors?.preflight(gateway, exchange, entered)
@@ -161,7 +164,9 @@ function createRoutes(proxy: ProxyState): { routes: Hono<Env>; isRouted: (path: 
   app.get('/v1/models', c => {
     const { snapshot } = gateway.store
     const caller = proxy.identify(snapshot, c.req.raw.headers, c.env.exchange)
-    return replyJson(gateway, c.env.exchange, listModels(snapshot, caller, gateway.clock.now()))
+    const list = listModels(snapshot, caller, gateway.clock.now())
+    const { isAnthropic } = c.env.exchange
+    return replyJson(gateway, c.env.exchange, isAnthropic ? anthropicList(list, gateway.lifecycle.startedAtMs) : list)
   })
   // The rest of the path as it came: an alias may hold slashes, escaped or not.
   app.get('/v1/models/*', c => {
@@ -169,7 +174,8 @@ function createRoutes(proxy: ProxyState): { routes: Hono<Env>; isRouted: (path: 
     const { snapshot } = gateway.store
     const caller = proxy.identify(snapshot, c.req.raw.headers, exchange)
     const encoded = exchange.path.slice('/v1/models/'.length)
-    return replyJson(gateway, exchange, getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp))
+    const model = getModel(snapshot, caller, encoded, gateway.clock.now(), exchange.clientIp)
+    return replyJson(gateway, exchange, exchange.isAnthropic ? anthropicModel(model, gateway.lifecycle.startedAtMs) : model)
   })
   addOllamaRoutes(app, gateway, methods, proxy.bodyBytesMax, c => {
     const { snapshot } = gateway.store
@@ -194,6 +200,11 @@ function createRoutes(proxy: ProxyState): { routes: Hono<Env>; isRouted: (path: 
       'this endpoint was removed; ask the operator to configure an explicit passthrough route',
     )
   })
+  for (const [path, message] of NOT_HERE) {
+    app.all(path, () => {
+      throw new GatewayError('endpoint_not_found', message)
+    })
+  }
   app.notFound(c => replyEmpty(gateway, c.env.exchange, 404))
   app.onError((error, c) => replyError(gateway, c.env.exchange, error))
   return { routes: app, isRouted }

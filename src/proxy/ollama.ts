@@ -1,6 +1,6 @@
 /** What Ollama's clients ask besides answers of models: which there are, and what cannot be done here. Source: Ollama, docs/api.md. */
 import type { Context, Hono } from 'hono'
-import { ollamaError, psDocument, showDocument, tagsDocument, versionDocument } from '../dialects/ollama.ts'
+import { psDocument, showDocument, tagsDocument, versionDocument } from '../dialects/ollama.ts'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import type { Exchange } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
@@ -60,9 +60,6 @@ export function addOllamaRoutes<E extends Env>(
     })
   }
 }
-
-/** The envelope of Ollama's own paths. */
-export const ollamaEnvelope = (path: string) => (path.startsWith('/api/') ? ollamaError : undefined)
 
 /** `model`, or `name` as older clients say. throws: invalid_request, as for every body */
 function nameIn(bytes: Uint8Array): string {

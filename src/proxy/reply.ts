@@ -19,10 +19,9 @@ export function commonHeaders(gateway: Gateway, requestId: string): Record<strin
 }
 
 /** The same, and what else clients of the path's dialect look for. */
-function headersFor(gateway: Gateway, { requestId, endpoint }: Exchange): Record<string, string> {
+function headersFor(gateway: Gateway, { requestId, isAnthropic }: Exchange): Record<string, string> {
   const headers = commonHeaders(gateway, requestId)
-  // Anthropic's SDKs read the id of a request there.
-  if (endpoint.inboundProtocol === 'anthropic') headers['request-id'] = requestId
+  if (isAnthropic) headers['request-id'] = requestId
   return headers
 }
 
@@ -182,7 +181,7 @@ export function replyJson(gateway: Gateway, exchange: Exchange, document: unknow
 export function replyText(gateway: Gateway, exchange: Exchange, text: string, type = 'text/plain; charset=utf-8'): Response {
   exchange.status = 200
   settle(gateway, exchange)
-  const headers = commonHeaders(gateway, exchange.requestId)
+  const headers = headersFor(gateway, exchange)
   headers['content-type'] = type
   return new Response(text, { headers })
 }
@@ -191,7 +190,7 @@ export function replyText(gateway: Gateway, exchange: Exchange, text: string, ty
 export function replyEmpty(gateway: Gateway, exchange: Exchange, status: number, more: Record<string, string> = {}): Response {
   exchange.status = status
   settle(gateway, exchange)
-  return new Response(null, { status, headers: { ...commonHeaders(gateway, exchange.requestId), ...more } })
+  return new Response(null, { status, headers: { ...headersFor(gateway, exchange), ...more } })
 }
 
 const HEARTBEAT = toBytes(':\n\n')

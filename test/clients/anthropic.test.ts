@@ -112,6 +112,23 @@ test('a stream with thinking and parallel tools tells its events in Anthropic’
   })
 })
 
+test('models.list and models.retrieve know the aliases that the key may use', async () => {
+  const models = await Array.fromAsync(client.models.list())
+  expect(models).toContainEqual(expect.objectContaining({ type: 'model', id: ALIAS, display_name: ALIAS }))
+  const { data, request_id } = await client.models.retrieve(ALIAS).withResponse()
+  expect([data.id, new Date(data.created_at).getTime() > 0]).toEqual([ALIAS, true])
+  expect(request_id).toMatch(/^[0-9a-f-]{36}$/)
+  const error = await thrown(client.models.retrieve('nope'))
+  expect(error).toBeInstanceOf(Anthropic.NotFoundError)
+  expect(error).toMatchObject({ requestID: expect.any(String), error: { error: { type: 'not_found_error' } } })
+})
+
+test('batches are not there, which the client reads as such', async () => {
+  const error = await thrown(client.messages.batches.list())
+  expect(error).toBeInstanceOf(Anthropic.NotFoundError)
+  expect(error).toMatchObject({ error: { error: { message: expect.stringContaining('Message Batches') } } })
+})
+
 test('the first event is with the caller before the second is sent', async () => {
   const { handler, proceed } = oneTokenThen([choice({ content: 'two' }, 'stop')])
   gateway.upstream.answer(handler)
