@@ -234,7 +234,8 @@ function writeConfig(head: string): void {
 test('callers without a key whose API key is not there: the start and the health say so', async () => {
   const anonymous = { api_key_id: 'b569cd19-498b-43dc-8ea6-510628b28d6f', source_cidrs: ['127.0.0.0/8'], paths: ['/api/*'] }
   const gateway = await start({ config: { proxy: { anonymous } } })
-  expect(gateway.stderr()).toContain(`proxy.anonymous.api_key_id: "${anonymous.api_key_id}" is the id of no API key`)
+  const warning = `proxy.anonymous.api_key_id: "${anonymous.api_key_id}" is the id of no API key`
+  await until('the warning', () => gateway.stderr().includes(warning))
   const health = await fetch(`${gateway.adminUrl}/admin/v1/health`, { headers: { authorization: `Bearer ${ADMIN_KEY}` } })
   expect(await health.json()).toMatchObject({ dangling: [{ kind: 'config', missing: anonymous.api_key_id }] })
 })
