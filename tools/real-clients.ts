@@ -183,7 +183,7 @@ async function ollama(target: RealTarget): Promise<void> {
   const options = { num_predict: TOKENS_MAX }
   check(
     'ollama: list names the model',
-    (await client.list()).models.some(({ name }) => name === model),
+    (await client.list()).models.some(({ name }) => name === model || name === `${model}:latest`),
   )
   const chat = await client.chat({ model, messages: MESSAGES, options })
   checkAnswer(target, 'ollama: chat', chat.message.content, { input: chat.prompt_eval_count, output: chat.eval_count })
