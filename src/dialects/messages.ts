@@ -6,6 +6,7 @@
 import { type GatewayError, invalidRequest } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
+import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 const TOOL_NAME_MAX = 64
@@ -298,19 +299,13 @@ function fromChat(chat: Json, { alias, requestId }: Asked): Json {
   const thinking = message.reasoning_content ?? message.reasoning
   // Unsigned: Anthropic's own servers would refuse it back, others do not look at it.
   if (typeof thinking === 'string' && thinking !== '') content.push({ type: 'thinking', thinking, signature: '' })
-  const { content: text, refusal } = message
-  if (typeof text === 'string' && text !== '') content.push({ type: 'text', text })
+  const { refusal } = message
+  const text = contentText(message.content)
+  if (text !== '') content.push({ type: 'text', text })
   else if (typeof refusal === 'string' && refusal !== '') content.push({ type: 'text', text: refusal })
-  const calls: unknown[] = Array.isArray(message.tool_calls) ? message.tool_calls : []
-  for (const call of calls) {
-    const named = isRecord(call) && isRecord(call.function) ? call.function : undefined
-    if (!isRecord(call) || typeof named?.name !== 'string') continue
-    content.push({
-      type: 'tool_use',
-      id: typeof call.id === 'string' && call.id !== '' ? call.id : `toolu_${hexOf(requestId)}${content.length}`,
-      name: named.name,
-      input: inputOf(named.arguments),
-    })
+  const ids = new CallIds(requestId)
+  for (const { id, name, args } of wholeCalls(message)) {
+    content.push({ type: 'tool_use', id: ids.take(id), name, input: inputOf(args) })
   }
   if (content.every(({ type }) => type === 'thinking')) content.push({ type: 'text', text: '' })
   return {
@@ -334,9 +329,8 @@ function firstOf(choices: unknown): Json | undefined {
 }
 
 /** Arguments as the object that they spell; what is none is kept as text rather than lost. */
-function inputOf(args: unknown): Json {
-  if (isRecord(args)) return args
-  if (typeof args !== 'string' || args.trim() === '') return {}
+function inputOf(args: string): Json {
+  if (args.trim() === '') return {}
   try {
     const value = parseBounded(args)
     return isRecord(value) ? value : { value }
@@ -345,15 +339,12 @@ function inputOf(args: unknown): Json {
   }
 }
 
-/** Servers that were told which tool to call say `stop` of it; clients run tools on `tool_use` alone. */
+/** Servers that were told which tool to call say `stop` of it; clients run tools on `tool_use` alone, and look for one then. */
 function stopReason(finish: unknown, hasCalls: boolean): string {
-  if (hasCalls && (finish === 'stop' || finish === undefined || finish === null)) return 'tool_use'
+  if (hasCalls && finish !== 'length' && finish !== 'content_filter') return 'tool_use'
   switch (finish) {
     case 'length':
       return 'max_tokens'
-    case 'tool_calls':
-    case 'function_call':
-      return 'tool_use'
     case 'content_filter':
       return 'stop_sequence'
     default:
@@ -379,11 +370,29 @@ function hexOf(requestId: string): string {
   return /^[0-9a-f]{32}$/.test(hex) ? hex : Bun.SHA256.hash(requestId, 'hex').slice(0, 32)
 }
 
+/**
+ * Ids of the calls of one answer. Results are told apart by them, so one that is missing or was given to another call is
+ * replaced by one of ours.
+ */
+class CallIds {
+  private readonly taken = new Set<string>()
+
+  constructor(private readonly requestId: string) {}
+
+  take(given: string): string {
+    let id = given
+    for (let count = this.taken.size; id === '' || this.taken.has(id); count += 1) id = `toolu_${hexOf(this.requestId)}${count}`
+    this.taken.add(id)
+    return id
+  }
+}
+
 function frame(event: string, json: string): string {
   return `event: ${event}\ndata: ${json}\n\n`
 }
 
-type ToolBlock = { index: number; block: number; id: string | undefined; name: string; pending: string; isStarted: boolean }
+/** A call's block, which begins when id and name are known; until then its arguments wait. */
+type ToolBlock = { block: number | undefined; pending: string }
 
 /**
  * Chunks of chat as Anthropic's events. Text and thinking are one open block at a time; each tool call is a block that stays
@@ -395,11 +404,15 @@ class MessageStream implements StreamTranslator {
   private blocks = 0
   /** The text or thinking block that is open. */
   private open: { kind: 'text' | 'thinking'; block: number } | undefined
-  private readonly tools: ToolBlock[] = []
+  private readonly calls = new StreamedCalls()
+  private readonly tools = new Map<StreamedCall, ToolBlock>()
+  private readonly ids: CallIds
   private finish: unknown
   private usage: unknown
 
-  constructor(private readonly asked: Asked) {}
+  constructor(private readonly asked: Asked) {
+    this.ids = new CallIds(asked.requestId)
+  }
 
   chunk(chunk: Json): string {
     if (this.isOver) return ''
@@ -410,9 +423,10 @@ class MessageStream implements StreamTranslator {
       const delta = isRecord(choice.delta) ? choice.delta : {}
       const thinking = delta.reasoning_content ?? delta.reasoning
       if (typeof thinking === 'string' && thinking !== '') out += this.text('thinking', thinking)
-      if (typeof delta.content === 'string' && delta.content !== '') out += this.text('text', delta.content)
+      const text = contentText(delta.content)
+      if (text !== '') out += this.text('text', text)
       else if (typeof delta.refusal === 'string' && delta.refusal !== '') out += this.text('text', delta.refusal)
-      if (Array.isArray(delta.tool_calls)) for (const call of delta.tool_calls) out += this.toolCall(call)
+      for (const { call, args } of this.calls.read(delta)) out += this.toolCall(call, args)
       if (choice.finish_reason !== undefined && choice.finish_reason !== null) this.finish = choice.finish_reason
     }
     // The closing pair tells the usage: where it has not come yet, it waits for it, or for the end.
@@ -462,43 +476,30 @@ class MessageStream implements StreamTranslator {
     return before + startFrame(block, content)
   }
 
-  private toolCall(call: unknown): string {
-    if (!isRecord(call)) return ''
-    const index = typeof call.index === 'number' ? call.index : this.tools.length
-    const { name, arguments: args } = isRecord(call.function) ? call.function : {}
-    let out = ''
-    let tool = this.tools.findLast(each => each.index === index)
-    // Some servers say 0 of every call: another id together with a name is another call.
-    const isAnother =
-      typeof call.id === 'string' && call.id !== '' && typeof name === 'string' && name !== '' && call.id !== tool?.id
-    if (!tool || (isAnother && tool.id !== undefined)) {
-      tool = { index, block: -1, id: undefined, name: '', pending: '', isStarted: false }
-      this.tools.push(tool)
+  private toolCall(call: StreamedCall, args: string): string {
+    let tool = this.tools.get(call)
+    if (!tool) {
+      tool = { block: undefined, pending: '' }
+      this.tools.set(call, tool)
     }
-    if (typeof call.id === 'string' && call.id !== '') tool.id ??= call.id
-    if (typeof name === 'string' && !tool.isStarted) tool.name += name
-    if (typeof args === 'string') tool.pending += args
-    else if (isRecord(args)) tool.pending += JSON.stringify(args)
-    if (!tool.isStarted) {
-      if (tool.id === undefined || tool.name === '') return ''
-      out += this.startTool(tool, tool.id)
-    }
-    return out + this.fragment(tool)
+    tool.pending += args
+    if (tool.block !== undefined) return this.fragment(tool, tool.block)
+    return call.id === '' || call.name === '' ? '' : this.startTool(call, tool)
   }
 
-  private startTool(tool: ToolBlock, id: string): string {
+  private startTool({ id, name }: StreamedCall, tool: ToolBlock): string {
     const before = this.start() + this.closeText()
-    tool.isStarted = true
-    tool.block = this.blocks++
-    const { name } = tool
-    return before + startFrame(tool.block, JSON.stringify({ type: 'tool_use', id, name, input: {} }))
+    const block = this.blocks++
+    tool.block = block
+    const content = JSON.stringify({ type: 'tool_use', id: this.ids.take(id), name, input: {} })
+    return before + startFrame(block, content) + this.fragment(tool, block)
   }
 
-  private fragment(tool: ToolBlock): string {
+  private fragment(tool: ToolBlock, block: number): string {
     if (tool.pending === '') return ''
     const json = JSON.stringify(tool.pending)
     tool.pending = ''
-    return `event: content_block_delta\ndata: {"type":"content_block_delta","index":${tool.block},"delta":{"type":"input_json_delta","partial_json":${json}}}\n\n`
+    return `event: content_block_delta\ndata: {"type":"content_block_delta","index":${block},"delta":{"type":"input_json_delta","partial_json":${json}}}\n\n`
   }
 
   private closeText(): string {
@@ -512,23 +513,21 @@ class MessageStream implements StreamTranslator {
   private close(): string {
     this.isOver = true
     let out = this.start()
-    for (const [index, tool] of this.tools.entries()) {
-      // Servers that give calls no id: one of ours, so that the call is not lost.
-      if (!tool.isStarted && tool.name !== '') {
-        out += this.startTool(tool, `toolu_${hexOf(this.asked.requestId)}${index}`) + this.fragment(tool)
-      }
-    }
+    // Servers that give calls no id: one of ours, so that the call is not lost.
+    for (const [call, tool] of this.tools) if (tool.block === undefined && call.name !== '') out += this.startTool(call, tool)
     if (this.blocks === 0) out += this.openText('text')
     out += this.closeText()
-    for (const { block, isStarted } of this.tools) if (isStarted) out += stopFrame(block)
+    let hasCalls = false
+    for (const { block } of this.tools.values()) {
+      if (block === undefined) continue
+      hasCalls = true
+      out += stopFrame(block)
+    }
     const { input_tokens, ...counts } = usageOf(this.usage)
     const delta = {
       type: 'message_delta',
       delta: {
-        stop_reason: stopReason(
-          this.finish,
-          this.tools.some(({ isStarted }) => isStarted),
-        ),
+        stop_reason: stopReason(this.finish, hasCalls),
         stop_sequence: null,
       },
       usage: { ...(input_tokens === 0 ? {} : { input_tokens }), ...counts },

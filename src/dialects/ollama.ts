@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
+import { contentText, type StreamedCall, StreamedCalls, type WholeCall, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 /** The two endpoints that generate text. Their answers differ in where the text stands. */
@@ -337,14 +338,12 @@ function imageType(base64: string): string | undefined {
 function answerOf(kind: OllamaKind, chat: Json, asked: Asked): Json {
   const choice = choiceOf(chat) ?? {}
   const message = isRecord(choice.message) ? choice.message : {}
-  const calls = new CallCollector()
-  if (kind === 'chat') calls.add(message.tool_calls)
   const logprobs = logprobsOf(choice)
   return {
     ...lineOf(kind, asked, {
-      text: textOf(message.content) || textOf(message.refusal),
+      text: contentText(message.content) || textOf(message.refusal),
       thinking: thinkingOf(message),
-      toolCalls: calls.finished(),
+      toolCalls: kind === 'chat' ? wholeCalls(message).map(callOf) : [],
     }),
     ...(logprobs.length === 0 ? {} : { logprobs }),
     ...endOf(choice.finish_reason, isRecord(chat.usage) ? chat.usage : {}),
@@ -400,49 +399,9 @@ function choiceOf(chat: Json): Json | undefined {
   return choices.filter(isRecord).find(({ index }) => index === 0 || typeof index !== 'number')
 }
 
-/** Tool calls of an answer or out of the pieces of a stream. Their members are the upstream's: any may be missing or odd. */
-class CallCollector {
-  readonly #calls: { index: unknown; id: string; name: string; arguments: string }[] = []
-
-  add(toolCalls: unknown): void {
-    if (!Array.isArray(toolCalls)) return
-    for (const piece of toolCalls.filter(isRecord)) {
-      const called = isRecord(piece.function) ? piece.function : {}
-      const id = textOf(piece.id)
-      const name = textOf(called.name)
-      const call = this.#callOf(piece.index, id, name)
-      // Some servers say id and name again in each piece.
-      call.id ||= id
-      call.name ||= name
-      call.arguments += isRecord(called.arguments) ? JSON.stringify(called.arguments) : textOf(called.arguments)
-    }
-  }
-
-  /** Pieces without an index belong to the latest call, unless they have an id or a name: then another one begins. */
-  #callOf(index: unknown, id: string, name: string) {
-    let call = typeof index === 'number' ? this.#calls.findLast(each => each.index === index) : undefined
-    // Some servers say 0 of every call: another id together with a name is another call.
-    if (call !== undefined && id !== '' && name !== '' && call.id !== '' && call.id !== id) call = undefined
-    else if (call !== undefined) return call
-    if (call === undefined && typeof index !== 'number') {
-      const last = this.#calls.at(-1)
-      if (id === '' ? name === '' : id === last?.id) call = last
-    }
-    if (call !== undefined) return call
-    const begun = { index, id, name, arguments: '' }
-    this.#calls.push(begun)
-    return begun
-  }
-
-  /** out: `tool_calls` as Ollama has them; with the id, as its newer servers, where the upstream gave one */
-  finished(): Json[] {
-    return this.#calls
-      .filter(({ name }) => name !== '')
-      .map(({ id, name, arguments: text }) => ({
-        ...(id === '' ? {} : { id }),
-        function: { name, arguments: argumentsOf(text) },
-      }))
-  }
+/** A call as Ollama has it; with the id, as its newer servers, where the upstream gave one. */
+function callOf({ id, name, args }: WholeCall): Json {
+  return { ...(id === '' ? {} : { id }), function: { name, arguments: argumentsOf(args) } }
 }
 
 function argumentsOf(text: string): Json {
@@ -455,7 +414,8 @@ function argumentsOf(text: string): Json {
 }
 
 class OllamaStream implements StreamTranslator {
-  readonly #calls = new CallCollector()
+  readonly #calls = new StreamedCalls()
+  readonly #args = new Map<StreamedCall, string>()
   #finishReason: unknown
   #usage: Json = {}
 
@@ -472,8 +432,10 @@ class OllamaStream implements StreamTranslator {
     if (typeof choice.finish_reason === 'string') this.#finishReason = choice.finish_reason
     if (!isRecord(choice.delta)) return ''
     const { delta } = choice
-    if (this.kind === 'chat') this.#calls.add(delta.tool_calls)
-    const text = textOf(delta.content) || textOf(delta.refusal)
+    if (this.kind === 'chat') {
+      for (const { call, args } of this.#calls.read(delta)) this.#args.set(call, (this.#args.get(call) ?? '') + args)
+    }
+    const text = contentText(delta.content) || textOf(delta.refusal)
     const thinking = thinkingOf(delta)
     if (text === '' && thinking === '') return ''
     return this.#line({ text, thinking, toolCalls: [] }, logprobsOf(choice))
@@ -481,7 +443,8 @@ class OllamaStream implements StreamTranslator {
 
   /** The last line has the counts, and clients read nothing behind it: so it waits until nothing more can come. */
   end(): string {
-    const toolCalls = this.#calls.finished()
+    const toolCalls: Json[] = []
+    for (const [{ id, name }, args] of this.#args) if (name !== '') toolCalls.push(callOf({ id, name, args }))
     return (
       (toolCalls.length === 0 ? '' : this.#line({ text: '', thinking: '', toolCalls }, [])) +
       ndjson({

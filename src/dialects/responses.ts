@@ -6,6 +6,7 @@
 
 import { GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
+import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
 export const responses: Dialect = {
@@ -332,15 +333,14 @@ function answer(chat: Json, asked: Asked): Json {
   const reasoning = textOf(message.reasoning_content) || textOf(message.reasoning)
   if (reasoning) output.push(reasoningItem(newId('rs'), reasoning))
   const content: Json[] = []
-  const text = textOf(message.content)
+  const text = contentText(message.content)
   if (text) content.push(textPart(text))
   const refusal = textOf(message.refusal)
   if (refusal) content.push(refusalPart(refusal))
   if (content.length > 0) output.push(messageItem(newId('msg'), 'completed', content))
-  for (const call of Array.isArray(message.tool_calls) ? message.tool_calls : []) {
-    if (!isObject(call) || !isObject(call.function)) continue
-    const callId = unusedId(textOf(call.id), output)
-    output.push(callItem(newId('fc'), 'completed', callId, textOf(call.function.name), argumentsOf(call.function.arguments)))
+  const callIds = new Set<string>()
+  for (const { id, name, args } of wholeCalls(message)) {
+    output.push(callItem(newId('fc'), 'completed', unusedId(id, callIds), name, args || NO_ARGUMENTS))
   }
   return responseOf(asked, newId('resp'), endingOf(choice?.finish_reason), output, usageOf(chat.usage))
 }
@@ -409,18 +409,18 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : ''
 }
 
-/** Some servers send the arguments as the object itself. */
-function argumentsOf(value: unknown): string {
-  return isObject(value) ? JSON.stringify(value) : textOf(value)
-}
+/** As OpenAI writes it: clients parse the arguments of every call. */
+const NO_ARGUMENTS = '{}'
 
 function newId(prefix: string): string {
   return `${prefix}_${crypto.randomUUID().replaceAll('-', '')}`
 }
 
 /** Some servers send no id, or the same for several calls: an output could not be told to be of which, and SDKs refuse that. */
-function unusedId(id: string, items: readonly Json[]): string {
-  return id && !items.some(item => item.call_id === id) ? id : newId('call')
+function unusedId(given: string, taken: Set<string>): string {
+  const id = given === '' || taken.has(given) ? newId('call') : given
+  taken.add(id)
+  return id
 }
 
 type ItemStatus = 'in_progress' | 'completed'
@@ -454,8 +454,8 @@ type OpenReasoning = ItemPlace & Growing & { readonly kind: 'reasoning' }
 type OpenMessage = ItemPlace & { readonly kind: 'message'; readonly content: Json[]; part: OpenPart | undefined }
 type OpenPart = Growing & { readonly kind: 'text' | 'refusal' }
 type OpenCall = ItemPlace & Growing & { readonly callId: string; readonly name: string }
-/** A call of the chat stream: what is known of it until its item opens, and the item from then on. */
-type Call = { id: string; name: string; early: string; item: OpenCall | undefined }
+/** A call of the chat stream: its arguments until its item opens, and the item from then on. */
+type Call = { early: string; item: OpenCall | undefined }
 
 class ResponseEvents implements StreamTranslator {
   readonly #id = newId('resp')
@@ -469,9 +469,9 @@ class ResponseEvents implements StreamTranslator {
   #outputCount = 0
   /** Reasoning and message are one at a time; calls may be open beside them. */
   #current: OpenReasoning | OpenMessage | undefined
-  readonly #calls: Call[] = []
-  /** The call that a chat `index` means now. */
-  readonly #callAt = new Map<number, Call>()
+  readonly #calls = new StreamedCalls()
+  readonly #items = new Map<StreamedCall, Call>()
+  readonly #callIds = new Set<string>()
 
   constructor(readonly asked: Asked) {}
 
@@ -502,13 +502,11 @@ class ResponseEvents implements StreamTranslator {
     let events = ''
     const reasoning = textOf(delta.reasoning_content) || textOf(delta.reasoning)
     if (reasoning) events += this.#reasoning(reasoning)
-    const text = textOf(delta.content)
+    const text = contentText(delta.content)
     if (text) events += this.#text('text', text)
     const refusal = textOf(delta.refusal)
     if (refusal) events += this.#text('refusal', refusal)
-    if (Array.isArray(delta.tool_calls)) {
-      for (const call of delta.tool_calls) if (isObject(call)) events += this.#call(call)
-    }
+    for (const { call, args } of this.#calls.read(delta)) events += this.#call(call, args)
     return events
   }
 
@@ -559,40 +557,25 @@ class ResponseEvents implements StreamTranslator {
     return events + this.#grow(part, text)
   }
 
-  #call(delta: Json): string {
-    const { name, args } = isObject(delta.function)
-      ? { name: textOf(delta.function.name), args: argumentsOf(delta.function.arguments) }
-      : { name: '', args: '' }
-    const call = this.#callOf(delta.index, textOf(delta.id), name)
+  #call(told: StreamedCall, args: string): string {
+    let call = this.#items.get(told)
+    if (!call) {
+      call = { early: '', item: undefined }
+      this.#items.set(told, call)
+    }
     if (call.item) return args ? this.#grow(call.item, args) : ''
-    call.id ||= textOf(delta.id)
-    call.name ||= name
     call.early += args
-    return call.id && call.name ? this.#openCall(call) : ''
+    return told.id && told.name ? this.#openCall(told, call) : ''
   }
 
-  /** Some servers give no `index`, or 0 to every call: another id together with a name is another call. */
-  #callOf(index: unknown, id: string, name: string): Call {
-    const known = typeof index === 'number' ? this.#callAt.get(index) : this.#calls.at(-1)
-    const isOther = known !== undefined && id !== '' && name !== '' && known.id !== '' && known.id !== id
-    if (known && !isOther) return known
-    const call: Call = { id: '', name: '', early: '', item: undefined }
-    this.#calls.push(call)
-    if (typeof index === 'number') this.#callAt.set(index, call)
-    return call
-  }
-
-  #openCall(call: Call): string {
+  #openCall({ id, name }: StreamedCall, call: Call): string {
     let events = this.#closeCurrent()
     const place = this.#place('fc')
     const item: OpenCall = {
       ...place,
       ...growing('response.function_call_arguments.delta', at(place)),
-      callId: unusedId(
-        call.id,
-        this.#calls.map(other => ({ call_id: other.item?.callId })),
-      ),
-      name: call.name,
+      callId: unusedId(id, this.#callIds),
+      name,
     }
     call.item = item
     events += this.#event('response.output_item.added', {
@@ -630,9 +613,10 @@ class ResponseEvents implements StreamTranslator {
   #closeCalls(): string {
     let events = ''
     // Some servers never send an id. Without a name there is nothing that the caller could run.
-    for (const call of this.#calls) if (!call.item && call.name) events += this.#openCall(call)
-    for (const { item } of this.#calls) {
+    for (const [told, call] of this.#items) if (!call.item && told.name) events += this.#openCall(told, call)
+    for (const { item } of this.#items.values()) {
       if (!item) continue
+      if (item.pieces.length === 0) events += this.#grow(item, NO_ARGUMENTS)
       const args = item.pieces.join('')
       events += this.#event('response.function_call_arguments.done', { ...at(item), name: item.name, arguments: args })
       events += this.#done(item, callItem(item.id, 'completed', item.callId, item.name, args))
