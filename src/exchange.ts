@@ -44,10 +44,15 @@ export const NO_LABELS: Labels = {
 
 /** Token counts of one request, as far as they are known. */
 export type Usage = {
+  /** All of the prompt, with what a cache gave or took. */
   promptTokens: number
   completionTokens: number
   totalTokens: number
+  /** Prompt tokens that the upstream had in its cache; part of `promptTokens`. */
   cachedTokens: number
+  /** The same, and those that its cache took, where the upstream counts as Anthropic does; both are part of `promptTokens`. */
+  cacheReadTokens?: number
+  cacheCreationTokens?: number
   reasoningTokens: number
   /** True when a counter is the gateway's estimate because the upstream did not tell. */
   isEstimated: boolean
@@ -63,6 +68,9 @@ export type Extra = {
   readonly clientIdentity?: string
   /** Length of what was transcribed, where an answer is billed by it. */
   readonly audioSeconds?: number | undefined
+  /** Prompt tokens that Anthropic's cache gave and took; of the attempt that ends the request. */
+  readonly cacheReadTokens?: number | undefined
+  readonly cacheCreationTokens?: number | undefined
 }
 
 /** What one try at one target came to. */
@@ -242,11 +250,12 @@ export class Exchange {
     const promptTokens = told?.promptTokens || Math.ceil(this.requestBytes / 4)
     const completionTokens = told?.completionTokens || Math.max(this.contentEvents, Math.ceil(this.contentBytes / 4))
     this.usage = {
+      cachedTokens: 0,
+      reasoningTokens: 0,
+      ...told,
       promptTokens,
       completionTokens,
       totalTokens: Math.max(told?.totalTokens ?? 0, promptTokens + completionTokens),
-      cachedTokens: told?.cachedTokens ?? 0,
-      reasoningTokens: told?.reasoningTokens ?? 0,
       isEstimated: !told || promptTokens !== told.promptTokens || completionTokens !== told.completionTokens,
     }
   }
@@ -279,11 +288,18 @@ export class Capture {
 /** The larger of each counter: streams may tell their usage more than once, and growing. */
 export function mergeUsage(before: Usage | undefined, now: Usage): Usage {
   if (!before) return now
+  const promptTokens = Math.max(before.promptTokens, now.promptTokens)
+  const completionTokens = Math.max(before.completionTokens, now.completionTokens)
+  const cacheReadTokens = Math.max(before.cacheReadTokens ?? 0, now.cacheReadTokens ?? 0)
+  const cacheCreationTokens = Math.max(before.cacheCreationTokens ?? 0, now.cacheCreationTokens ?? 0)
   return {
-    promptTokens: Math.max(before.promptTokens, now.promptTokens),
-    completionTokens: Math.max(before.completionTokens, now.completionTokens),
-    totalTokens: Math.max(before.totalTokens, now.totalTokens),
+    promptTokens,
+    completionTokens,
+    // Anthropic tells the prompt first and the completion last: neither total has both.
+    totalTokens: Math.max(before.totalTokens, now.totalTokens, promptTokens + completionTokens),
     cachedTokens: Math.max(before.cachedTokens, now.cachedTokens),
+    ...(cacheReadTokens > 0 ? { cacheReadTokens } : {}),
+    ...(cacheCreationTokens > 0 ? { cacheCreationTokens } : {}),
     reasoningTokens: Math.max(before.reasoningTokens, now.reasoningTokens),
     isEstimated: before.isEstimated && now.isEstimated,
   }

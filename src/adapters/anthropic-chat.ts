@@ -415,26 +415,33 @@ function raise(before: Counted, usage: unknown): Counted {
   }
 }
 
-/** The total has the cache's tokens, the prompt has not (proxy-04 §3). */
+/** What the cache gave and took is part of the prompt, as OpenAI's kind of server counts. */
 function toUsage({ input, output, cacheCreation, cacheRead }: Counted): Usage {
+  const promptTokens = input + cacheCreation + cacheRead
   return {
-    promptTokens: input,
+    promptTokens,
     completionTokens: output,
-    totalTokens: input + output + cacheCreation + cacheRead,
+    totalTokens: promptTokens + output,
     cachedTokens: cacheRead,
+    ...(cacheRead > 0 ? { cacheReadTokens: cacheRead } : {}),
+    ...(cacheCreation > 0 ? { cacheCreationTokens: cacheCreation } : {}),
     reasoningTokens: 0,
     isEstimated: false,
   }
 }
 
-/** `usage` of a chat answer; the cache's counter only when there is something to tell (proxy-02 §3). */
-function chatUsage(counted: Counted): Json {
-  const { promptTokens, completionTokens, totalTokens, cachedTokens } = toUsage(counted)
+/**
+ * `usage` of a chat answer: the total has the cache's tokens, the prompt has not (proxy-04 §3). The cache's counters only when
+ * there is something to tell (proxy-02 §3); under Anthropic's names they say what lies between prompt and total.
+ */
+function chatUsage({ input, output, cacheCreation, cacheRead }: Counted): Json {
   return {
-    prompt_tokens: promptTokens,
-    completion_tokens: completionTokens,
-    total_tokens: totalTokens,
-    ...(cachedTokens > 0 ? { prompt_tokens_details: { cached_tokens: cachedTokens } } : {}),
+    prompt_tokens: input,
+    completion_tokens: output,
+    total_tokens: input + output + cacheCreation + cacheRead,
+    ...(cacheRead > 0 ? { prompt_tokens_details: { cached_tokens: cacheRead } } : {}),
+    ...(cacheRead > 0 ? { cache_read_input_tokens: cacheRead } : {}),
+    ...(cacheCreation > 0 ? { cache_creation_input_tokens: cacheCreation } : {}),
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Usage } from '../exchange.ts'
 import { countOf } from '../wire/count.ts'
+import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import type { Adapter, Operation, UpstreamError } from './adapter.ts'
 
 /** Endpoints that people paste into `api_base`; one is cut back to its root (proxy-04 §1). */
@@ -116,17 +117,18 @@ function readError(body: unknown): UpstreamError | undefined {
 
 function readUsage(usage: unknown): Usage | undefined {
   if (!isRecord(usage)) return undefined
-  const promptDetails = isRecord(usage.prompt_tokens_details) ? usage.prompt_tokens_details : {}
+  const prompt = promptTokensOf(usage)
   const completionDetails = isRecord(usage.completion_tokens_details) ? usage.completion_tokens_details : {}
   const totalTokens = countOf(usage.total_tokens)
   const completionTokens = countOf(usage.completion_tokens)
   return {
     // Embedding servers tell the total alone: then it is the prompt's.
-    promptTokens:
-      countOf(usage.prompt_tokens) || (usage.prompt_tokens === undefined ? Math.max(totalTokens - completionTokens, 0) : 0),
+    promptTokens: prompt.all || (usage.prompt_tokens === undefined ? Math.max(totalTokens - completionTokens, 0) : 0),
     completionTokens,
     totalTokens,
-    cachedTokens: countOf(promptDetails.cached_tokens) || countOf(usage.prompt_cache_hit_tokens),
+    cachedTokens: prompt.cached,
+    ...(prompt.cacheRead > 0 ? { cacheReadTokens: prompt.cacheRead } : {}),
+    ...(prompt.cacheCreation > 0 ? { cacheCreationTokens: prompt.cacheCreation } : {}),
     reasoningTokens: countOf(completionDetails.reasoning_tokens),
     isEstimated: false,
   }

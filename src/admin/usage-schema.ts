@@ -92,7 +92,7 @@ const Attempt = z.looseObject({
   attempt_index: count().describe('0 for the first attempt of a request.'),
   attempt_kind: z.enum(['initial', 'retry', 'fallback']).optional().describe('Absent where no server was asked.'),
   stream: z.boolean().optional().describe('true for streams.'),
-  prompt_tokens: count().describe('Tokens of the prompt.'),
+  prompt_tokens: count().describe('Tokens of the prompt, those that a cache gave or took included.'),
   completion_tokens: count().describe('Tokens of the completion.'),
   cached_prompt_tokens: count().optional().describe('Prompt tokens that the server had in its cache.'),
   reasoning_tokens: count().optional().describe('Reasoning tokens.'),
@@ -116,6 +116,12 @@ const Attempt = z.looseObject({
     .describe('The end user, as the program before the gateway names it; at most 256 characters.'),
   auth_type: z.literal('anonymous').optional().describe('`anonymous`: the caller showed no key, `proxy.anonymous` let it in.'),
   passthrough_route_name: z.string().optional().describe('Name of the passthrough route that it came by.'),
+  cache_read_tokens: count()
+    .optional()
+    .describe("Prompt tokens that the server's cache gave, where it counts as Anthropic does; part of `prompt_tokens`."),
+  cache_creation_tokens: count()
+    .optional()
+    .describe("Prompt tokens that the server's cache took, where it counts as Anthropic does; part of `prompt_tokens`."),
   audio_duration_seconds: z.number().optional().describe('On the last attempt: seconds of the audio that was transcribed.'),
   guardrail_blocked: z.boolean().describe('Whether a guardrail refused it.'),
 })

@@ -6,6 +6,7 @@
 import { type GatewayError, invalidRequest } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
+import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
@@ -354,13 +355,13 @@ function stopReason(finish: unknown, hasCalls: boolean): string {
 
 /** Anthropic counts what its cache had apart from the rest of the prompt. */
 function usageOf(usage: unknown): Json {
-  const { prompt_tokens, completion_tokens, prompt_tokens_details } = isRecord(usage) ? usage : {}
-  const details = isRecord(prompt_tokens_details) ? prompt_tokens_details : {}
-  const cached = countOf(details.cached_tokens)
+  const told = isRecord(usage) ? usage : {}
+  const { all, cached, cacheCreation } = promptTokensOf(told)
   return {
-    input_tokens: Math.max(countOf(prompt_tokens) - cached, 0),
-    output_tokens: countOf(completion_tokens),
+    input_tokens: Math.max(all - cached - cacheCreation, 0),
+    output_tokens: countOf(told.completion_tokens),
     ...(cached > 0 ? { cache_read_input_tokens: cached } : {}),
+    ...(cacheCreation > 0 ? { cache_creation_input_tokens: cacheCreation } : {}),
   }
 }
 

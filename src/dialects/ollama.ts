@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { GatewayError, invalidRequest } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
+import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import { contentText, type StreamedCall, StreamedCalls, type WholeCall, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
@@ -372,7 +373,7 @@ function endOf(finishReason: unknown, usage: Json): Json {
     done_reason: finishReason === 'length' ? 'length' : 'stop',
     total_duration: 0,
     load_duration: 0,
-    prompt_eval_count: countOf(usage.prompt_tokens),
+    prompt_eval_count: promptTokensOf(usage).all,
     prompt_eval_duration: 0,
     eval_count: countOf(usage.completion_tokens),
     eval_duration: 0,

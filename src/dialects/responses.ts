@@ -6,6 +6,7 @@
 
 import { GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
 import { countOf } from '../wire/count.ts'
+import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
 
@@ -393,15 +394,15 @@ function responseOf({ alias, body, nowMs }: Asked, id: string, ending: Ending, o
 /** source: chat's `usage` in the OpenAI API reference; the details are missing at most servers, and 0 then */
 function usageOf(usage: unknown): Json | null {
   if (!isObject(usage)) return null
-  const input = countOf(usage.prompt_tokens)
+  const input = promptTokensOf(usage)
   const output = countOf(usage.completion_tokens)
-  const { prompt_tokens_details: inputDetails, completion_tokens_details: outputDetails } = usage
+  const { completion_tokens_details: outputDetails } = usage
   return {
-    input_tokens: input,
-    input_tokens_details: { cached_tokens: isObject(inputDetails) ? countOf(inputDetails.cached_tokens) : 0 },
+    input_tokens: input.all,
+    input_tokens_details: { cached_tokens: input.cached },
     output_tokens: output,
     output_tokens_details: { reasoning_tokens: isObject(outputDetails) ? countOf(outputDetails.reasoning_tokens) : 0 },
-    total_tokens: typeof usage.total_tokens === 'number' ? usage.total_tokens : input + output,
+    total_tokens: typeof usage.total_tokens === 'number' ? usage.total_tokens : input.all + output,
   }
 }
 

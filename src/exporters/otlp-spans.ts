@@ -239,11 +239,12 @@ function recordAttributes(record: UsageRecord): string {
   )
 }
 
-function extraAttributes({ passthroughRoute, clientIdentity, audioSeconds }: Extra): string {
+function extraAttributes({ passthroughRoute, clientIdentity, audioSeconds, cacheCreationTokens }: Extra): string {
   return (
     moreChosen('aisix.client_identity', clientIdentity) +
     moreChosen('aisix.passthrough.route_name', passthroughRoute) +
-    (audioSeconds === undefined ? '' : moreCount('aisix.audio.duration_seconds', audioSeconds))
+    (audioSeconds === undefined ? '' : moreCount('aisix.audio.duration_seconds', audioSeconds)) +
+    (cacheCreationTokens === undefined ? '' : moreCount('gen_ai.usage.cache_creation.input_tokens', cacheCreationTokens))
   )
 }
 

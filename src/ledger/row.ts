@@ -91,8 +91,10 @@ export function labelsText(labels: Labels): string {
 }
 
 /** What few rows have, as the file keeps it. Members of later versions may stand beside those that are known here. */
-export const extraText = ({ authType, passthroughRoute, clientIdentity, audioSeconds }: Extra): string =>
-  JSON.stringify({ authType, passthroughRoute, clientIdentity, audioSeconds })
+export function extraText(extra: Extra): string {
+  const { authType, passthroughRoute, clientIdentity, audioSeconds, cacheReadTokens, cacheCreationTokens } = extra
+  return JSON.stringify({ authType, passthroughRoute, clientIdentity, audioSeconds, cacheReadTokens, cacheCreationTokens })
+}
 
 /** The text of an extra that tells nothing. */
 export const NO_EXTRA = '{}'
@@ -106,12 +108,20 @@ export function readExtra(text: string): Extra | undefined {
   }
   const passthroughRoute = string('passthroughRoute')
   const clientIdentity = string('clientIdentity')
-  const audioSeconds = member(stored, 'audioSeconds')
+  const number = (name: keyof Extra): number | undefined => {
+    const value = member(stored, name)
+    return typeof value === 'number' ? value : undefined
+  }
+  const audioSeconds = number('audioSeconds')
+  const cacheReadTokens = number('cacheReadTokens')
+  const cacheCreationTokens = number('cacheCreationTokens')
   const extra: Extra = {
     ...(string('authType') === 'anonymous' && { authType: 'anonymous' }),
     ...(passthroughRoute !== undefined && { passthroughRoute }),
     ...(clientIdentity !== undefined && { clientIdentity }),
-    ...(typeof audioSeconds === 'number' && { audioSeconds }),
+    ...(audioSeconds !== undefined && { audioSeconds }),
+    ...(cacheReadTokens !== undefined && { cacheReadTokens }),
+    ...(cacheCreationTokens !== undefined && { cacheCreationTokens }),
   }
   for (const _name in extra) return extra
   return undefined

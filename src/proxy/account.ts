@@ -1,4 +1,4 @@
-import { type Attempt, type Exchange, type Extra, type Labels, openAttempt } from '../exchange.ts'
+import { type Attempt, type Exchange, type Extra, type Labels, openAttempt, type Usage } from '../exchange.ts'
 import type { Gateway } from '../gateway.ts'
 import { costPico, type Price } from '../pricing/price.ts'
 import { type RequestReport, TEXT_MAX, type UsageRecord } from '../telemetry/usage-record.ts'
@@ -90,7 +90,7 @@ function recordOf({ exchange, settledAt, now, cost, parent }: Scope, attempt: At
     providerModelVersion: attempt?.providerModelVersion,
     clientIp: exchange.clientIp(),
     userAgent: exchange.userAgent?.slice(0, TEXT_MAX),
-    extra: exchange.extra === undefined ? undefined : extraOf(exchange.extra, isTerminal),
+    extra: withCache(exchange.extra === undefined ? undefined : extraOf(exchange.extra, isTerminal), usage),
   }
 }
 
@@ -105,6 +105,12 @@ function extraOf(extra: Extra, isTerminal: boolean): Extra {
   const { clientIdentity } = told
   if (clientIdentity === undefined || clientIdentity.length <= TEXT_MAX) return told
   return { ...told, clientIdentity: clientIdentity.slice(0, TEXT_MAX) }
+}
+
+/** What a cache gave and took, where an upstream counts that. in: usage of the attempt, if it is the one that has any */
+function withCache(extra: Extra | undefined, usage: Usage | undefined): Extra | undefined {
+  if (!usage?.cacheReadTokens && !usage?.cacheCreationTokens) return extra
+  return { ...extra, cacheReadTokens: usage.cacheReadTokens, cacheCreationTokens: usage.cacheCreationTokens }
 }
 
 function reportOf({ exchange, settledAt, now, parent }: Scope, records: readonly UsageRecord[]): RequestReport {

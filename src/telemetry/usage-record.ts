@@ -24,6 +24,7 @@ export type UsageRecord = {
   /** As the caller spelt it, 256 characters at most. */
   readonly requestedModel: string | undefined
   readonly isStream: boolean
+  /** All of the prompt, with what a cache gave or took. */
   readonly promptTokens: number
   readonly completionTokens: number
   /** Prompt tokens that the upstream had in its cache; part of `promptTokens`. */
@@ -58,7 +59,7 @@ export type UsageRecord = {
   readonly clientIp: string
   /** 256 characters at most. */
   readonly userAgent: string | undefined
-  /** What few records have, undefined for most. `audioSeconds` is of the terminal attempt alone. */
+  /** What few records have, undefined for most. What is counted is of the terminal attempt alone. */
   readonly extra: Extra | undefined
 }
 
@@ -140,11 +141,14 @@ export function usageJson(record: UsageRecord): Record<string, unknown> {
   return document
 }
 
-function addExtra(document: Record<string, unknown>, { authType, passthroughRoute, clientIdentity, audioSeconds }: Extra): void {
+function addExtra(document: Record<string, unknown>, extra: Extra): void {
+  const { authType, passthroughRoute, clientIdentity, audioSeconds, cacheReadTokens, cacheCreationTokens } = extra
   if (authType !== undefined) document.auth_type = authType
   if (passthroughRoute !== undefined && passthroughRoute !== '') document.passthrough_route_name = passthroughRoute
   if (clientIdentity !== undefined && clientIdentity !== '') document.client_identity = clientIdentity
   if (audioSeconds !== undefined && audioSeconds > 0) document.audio_duration_seconds = audioSeconds
+  if (cacheReadTokens) document.cache_read_tokens = cacheReadTokens
+  if (cacheCreationTokens) document.cache_creation_tokens = cacheCreationTokens
 }
 
 /** RFC 3339 in UTC, whole seconds. */

@@ -498,7 +498,14 @@ describe('an answer', () => {
           finish_reason: 'tool_calls',
         },
       ],
-      usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 10, prompt_tokens_details: { cached_tokens: 4 } },
+      usage: {
+        prompt_tokens: 1,
+        completion_tokens: 2,
+        total_tokens: 10,
+        prompt_tokens_details: { cached_tokens: 4 },
+        cache_read_input_tokens: 4,
+        cache_creation_input_tokens: 3,
+      },
     })
   })
 
@@ -547,7 +554,7 @@ describe('usage', () => {
   test.each([
     [
       { input_tokens: 1, output_tokens: 2, cache_creation_input_tokens: 3, cache_read_input_tokens: 4 },
-      { promptTokens: 1, completionTokens: 2, totalTokens: 10, cachedTokens: 4 },
+      { promptTokens: 8, completionTokens: 2, totalTokens: 10, cachedTokens: 4, cacheReadTokens: 4, cacheCreationTokens: 3 },
     ],
     [
       { input_tokens: 1, output_tokens: 2 },
@@ -651,7 +658,14 @@ describe('a stream', () => {
           {
             ...head,
             choices: [],
-            usage: { prompt_tokens: 9, completion_tokens: 20, total_tokens: 38, prompt_tokens_details: { cached_tokens: 6 } },
+            usage: {
+              prompt_tokens: 9,
+              completion_tokens: 20,
+              total_tokens: 38,
+              prompt_tokens_details: { cached_tokens: 6 },
+              cache_read_input_tokens: 6,
+              cache_creation_input_tokens: 3,
+            },
           },
         ],
       ],

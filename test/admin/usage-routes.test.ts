@@ -323,13 +323,22 @@ describe('/admin/v1/requests', () => {
   })
 
   test('tells what few attempts have under the names that the reference describes, and of others nothing', async () => {
-    const extra = { authType: 'anonymous', passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5 } as const
+    const extra = {
+      authType: 'anonymous',
+      passthroughRoute: 'files',
+      clientIdentity: 'ada',
+      audioSeconds: 12.5,
+      cacheReadTokens: 20_000,
+      cacheCreationTokens: 1_000,
+    } as const
     const admin = open([usageRecord({ requestId: 'plain' }), usageRecord({ requestId: 'rich', extra })])
     const members = {
       auth_type: 'anonymous',
       passthrough_route_name: 'files',
       client_identity: 'ada',
       audio_duration_seconds: 12.5,
+      cache_read_tokens: 20_000,
+      cache_creation_tokens: 1_000,
     }
     const { attempts } = await admin.requests()
     expect(attempts[0]).toMatchObject({ request_id: 'rich', ...members })

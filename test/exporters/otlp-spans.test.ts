@@ -270,12 +270,13 @@ describe('attributes', () => {
   })
 
   test('of what few requests have stand on attempts; the route on the call, too', () => {
-    const extra = { passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5 }
+    const extra = { passthroughRoute: 'files', clientIdentity: 'ada', audioSeconds: 12.5, cacheCreationTokens: 7 }
     const [server, logical, attempt] = spansOf(report({ records: [record({ handler: 'passthrough_route', extra })] }))
     expect(attributesOf(attempt)).toMatchObject({
       'aisix.passthrough.route_name': 'files',
       'aisix.client_identity': 'ada',
       'aisix.audio.duration_seconds': 12.5,
+      'gen_ai.usage.cache_creation.input_tokens': 7,
     })
     expect(attributesOf(logical)).toMatchObject({ 'aisix.passthrough.route_name': 'files' })
     expect(attributesOf(logical)).not.toContainAnyKeys(['aisix.client_identity', 'aisix.audio.duration_seconds'])

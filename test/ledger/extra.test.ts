@@ -13,6 +13,8 @@ const FULL: Extra = {
   passthroughRoute: 'hr "files"',
   clientIdentity: 'ümlaut \u{1f680}',
   audioSeconds: 12.5,
+  cacheReadTokens: 20_000,
+  cacheCreationTokens: 1_000,
 }
 
 let place: Scratch

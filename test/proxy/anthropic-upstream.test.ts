@@ -87,7 +87,7 @@ test('a chat is asked as Messages, with the credential where Anthropic has it, a
   })
   await gateway.idle()
   expect(gateway.telemetry.records.at(-1)).toMatchObject({
-    promptTokens: 5,
+    promptTokens: 8,
     completionTokens: 7,
     cachedTokens: 3,
     isEstimated: false,

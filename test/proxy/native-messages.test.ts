@@ -53,7 +53,7 @@ test('the body goes as it is but for the model, with the credential where Anthro
   ])
   await gateway.idle()
   expect(gateway.telemetry.records.at(-1)).toMatchObject({
-    promptTokens: 5,
+    promptTokens: 7,
     completionTokens: 7,
     cachedTokens: 2,
     isEstimated: false,

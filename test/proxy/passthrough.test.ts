@@ -821,7 +821,7 @@ describe('what is told', () => {
     [
       'a message',
       { type: 'message', usage: { input_tokens: 3, output_tokens: 4, cache_read_input_tokens: 10 } },
-      { promptTokens: 3, completionTokens: 4, cachedTokens: 10 },
+      { promptTokens: 13, completionTokens: 4, cachedTokens: 10 },
     ],
     ['embeddings', { data: [], usage: { prompt_tokens: 8, total_tokens: 8 } }, { promptTokens: 8, completionTokens: 0 }],
     ['a ranking', { meta: { billed_units: { input_tokens: 9 } } }, { promptTokens: 9, completionTokens: 0 }],
