@@ -9,8 +9,7 @@ import { parseBounded } from '../wire/members.ts'
 import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
-
-const TOOL_NAME_MAX = 64
+import { ToolNames } from './tool-names.ts'
 
 export const messages: Dialect = {
   question: toChat,
@@ -63,7 +62,8 @@ function toChat(body: Json): Json {
   }
   if (!Array.isArray(body.messages)) throw invalid('messages', body.messages === undefined ? 'field missing' : 'must be an array')
   if (body.messages.length === 0) throw invalid('messages', 'must not be empty')
-  const chat: Json = { model: body.model, messages: [...systemOf(body.system), ...turnsOf(body.messages)] }
+  const names = toolNamesOf(body)
+  const chat: Json = { model: body.model, messages: [...systemOf(body.system), ...turnsOf(body.messages, names)] }
   for (const [name, type] of [
     ['max_tokens', 'number'],
     ['temperature', 'number'],
@@ -82,10 +82,10 @@ function toChat(body: Json): Json {
     }
     if (stops.length > 0) chat.stop = stops
   }
-  const tools = toolsOf(body.tools)
+  const tools = toolsOf(body.tools, names)
   if (tools.length > 0) {
     chat.tools = tools
-    Object.assign(chat, toolChoiceOf(body.tool_choice))
+    Object.assign(chat, toolChoiceOf(body.tool_choice, names))
   }
   if (isRecord(body.metadata) && typeof body.metadata.user_id === 'string') chat.user = body.metadata.user_id
   const output = body.output_config ?? {}
@@ -96,6 +96,21 @@ function toChat(body: Json): Json {
   const format = output.format ?? body.output_format
   if (format !== undefined && format !== null) chat.response_format = responseFormatOf(format)
   return chat
+}
+
+/** Every name of a tool that a request has, also of calls of earlier turns. */
+function toolNamesOf({ tools, tool_choice: choice, messages: turns }: Json): ToolNames {
+  const names = new Set<string>()
+  const add = (named: unknown) => {
+    if (isRecord(named) && typeof named.name === 'string') names.add(named.name)
+  }
+  for (const tool of Array.isArray(tools) ? tools : []) add(tool)
+  add(choice)
+  for (const turn of Array.isArray(turns) ? turns : []) {
+    const content = isRecord(turn) && turn.role === 'assistant' ? turn.content : undefined
+    for (const block of Array.isArray(content) ? content : []) if (isRecord(block) && block.type === 'tool_use') add(block)
+  }
+  return new ToolNames(names)
 }
 
 function systemOf(system: unknown): Json[] {
@@ -115,7 +130,7 @@ function systemOf(system: unknown): Json[] {
   return text.trim() === '' ? [] : [{ role: 'system', content: text }]
 }
 
-function turnsOf(turns: readonly unknown[]): Json[] {
+function turnsOf(turns: readonly unknown[], names: ToolNames): Json[] {
   const chat: Json[] = []
   /** Ids of the tool calls so far: a result without its call would be refused by some servers and mislead the others. */
   const calls = new Set<string>()
@@ -128,7 +143,7 @@ function turnsOf(turns: readonly unknown[]): Json[] {
     }
     if (typeof content === 'string') chat.push({ role, content })
     else if (!Array.isArray(content)) throw invalid(`${path}.content`, 'must be a string or an array of blocks')
-    else if (role === 'assistant') chat.push(assistantTurn(content, `${path}.content`, calls))
+    else if (role === 'assistant') chat.push(assistantTurn(content, `${path}.content`, calls, names))
     else chat.push(...userTurn(role, content, `${path}.content`, calls))
   }
   return chat
@@ -146,7 +161,7 @@ function textOf(block: Json, path: string): string {
   return block.text
 }
 
-function assistantTurn(content: readonly unknown[], path: string, calls: Set<string>): Json {
+function assistantTurn(content: readonly unknown[], path: string, calls: Set<string>, names: ToolNames): Json {
   let text = ''
   let thinking = ''
   const toolCalls: Json[] = []
@@ -161,7 +176,7 @@ function assistantTurn(content: readonly unknown[], path: string, calls: Set<str
       toolCalls.push({
         id,
         type: 'function',
-        function: { name: name.slice(0, TOOL_NAME_MAX), arguments: JSON.stringify(input ?? {}) },
+        function: { name: names.sent(name), arguments: JSON.stringify(input ?? {}) },
       })
     }
   }
@@ -233,7 +248,7 @@ function mediaPart(block: Json, path: string): Json | undefined {
   return { type: 'image_url', image_url: { url: `data:${media_type};base64,${data}` } }
 }
 
-function toolsOf(tools: unknown): Json[] {
+function toolsOf(tools: unknown, names: ToolNames): Json[] {
   if (tools === undefined || tools === null) return []
   if (!Array.isArray(tools)) throw invalid('tools', 'must be an array')
   const functions: Json[] = []
@@ -245,7 +260,7 @@ function toolsOf(tools: unknown): Json[] {
     functions.push({
       type: 'function',
       function: {
-        name: tool.name.slice(0, TOOL_NAME_MAX),
+        name: names.sent(tool.name),
         ...(typeof tool.description === 'string' ? { description: tool.description } : {}),
         parameters: isRecord(tool.input_schema) ? tool.input_schema : { type: 'object', properties: {} },
       },
@@ -254,7 +269,7 @@ function toolsOf(tools: unknown): Json[] {
   return functions
 }
 
-function toolChoiceOf(choice: unknown): Json {
+function toolChoiceOf(choice: unknown, names: ToolNames): Json {
   if (choice === undefined || choice === null) return {}
   if (!isRecord(choice)) throw invalid('tool_choice', 'must be an object')
   const parallel = choice.disable_parallel_tool_use === true ? { parallel_tool_calls: false } : {}
@@ -266,7 +281,7 @@ function toolChoiceOf(choice: unknown): Json {
       return { tool_choice: 'required', ...parallel }
     case 'tool':
       if (typeof choice.name !== 'string') throw invalid('tool_choice.name', 'must be a string')
-      return { tool_choice: { type: 'function', function: { name: choice.name.slice(0, TOOL_NAME_MAX) } }, ...parallel }
+      return { tool_choice: { type: 'function', function: { name: names.sent(choice.name) } }, ...parallel }
     default:
       throw invalid('tool_choice.type', 'must be "auto", "any", "tool" or "none"')
   }
@@ -293,7 +308,7 @@ function responseFormatOf(format: unknown): Json {
   return { type: 'json_schema', json_schema: { name: 'output', schema: format.schema, strict: true } }
 }
 
-function fromChat(chat: Json, { alias, requestId }: Asked): Json {
+function fromChat(chat: Json, { alias, body, requestId }: Asked): Json {
   const choice = firstOf(chat.choices)
   const message = isRecord(choice?.message) ? choice.message : {}
   const content: Json[] = []
@@ -305,8 +320,10 @@ function fromChat(chat: Json, { alias, requestId }: Asked): Json {
   if (text !== '') content.push({ type: 'text', text })
   else if (typeof refusal === 'string' && refusal !== '') content.push({ type: 'text', text: refusal })
   const ids = new CallIds(requestId)
-  for (const { id, name, args } of wholeCalls(message)) {
-    content.push({ type: 'tool_use', id: ids.take(id), name, input: inputOf(args) })
+  const calls = wholeCalls(message)
+  const names = calls.length === 0 ? undefined : toolNamesOf(body)
+  for (const { id, name, args } of calls) {
+    content.push({ type: 'tool_use', id: ids.take(id), name: names?.given(name) ?? name, input: inputOf(args) })
   }
   if (content.every(({ type }) => type === 'thinking')) content.push({ type: 'text', text: '' })
   return {
@@ -408,6 +425,8 @@ class MessageStream implements StreamTranslator {
   private readonly calls = new StreamedCalls()
   private readonly tools = new Map<StreamedCall, ToolBlock>()
   private readonly ids: CallIds
+  /** Made for the first call: most streams have none. */
+  private names: ToolNames | undefined
   private finish: unknown
   private usage: unknown
 
@@ -492,7 +511,8 @@ class MessageStream implements StreamTranslator {
     const before = this.start() + this.closeText()
     const block = this.blocks++
     tool.block = block
-    const content = JSON.stringify({ type: 'tool_use', id: this.ids.take(id), name, input: {} })
+    this.names ??= toolNamesOf(this.asked.body)
+    const content = JSON.stringify({ type: 'tool_use', id: this.ids.take(id), name: this.names.given(name), input: {} })
     return before + startFrame(block, content) + this.fragment(tool, block)
   }
 

@@ -267,3 +267,53 @@ describe('the statuses of errors', () => {
     expect(messages.error(new GatewayError(kind, 'm'))).toEqual({ type: 'error', error: { type, message: 'm' } })
   })
 })
+
+describe('names of tools that are too long for chat', () => {
+  const LONG = `mcp__plugin_enterprise_server__${'x'.repeat(40)}`
+  const tool = (name: string) => ({ name, input_schema: { type: 'object' } })
+  const bodyOf = (names: readonly string[]): Json => ({
+    model: 'm',
+    messages: [
+      { role: 'user', content: 'x' },
+      { role: 'assistant', content: names.map((name, at) => ({ type: 'tool_use', id: `t${at}`, name, input: {} })) },
+      { role: 'user', content: names.map((_name, at) => ({ type: 'tool_result', tool_use_id: `t${at}`, content: 'y' })) },
+    ],
+    tools: names.map(tool),
+    tool_choice: { type: 'tool', name: names.at(-1) },
+  })
+  const sentBy = (names: readonly string[]) => {
+    const chat = JSON.parse(JSON.stringify(messages.question(bodyOf(names))))
+    const offered: string[] = chat.tools.map((each: { function: { name: string } }) => each.function.name)
+    const history: string[] = chat.messages[1].tool_calls.map((each: { function: { name: string } }) => each.function.name)
+    expect(history).toEqual(offered)
+    expect(chat.tool_choice.function.name).toBe(offered.at(-1))
+    return offered
+  }
+
+  test('are cut at 64 characters', () => {
+    expect(sentBy(['f', LONG])).toEqual(['f', LONG.slice(0, 64)])
+  })
+
+  test.each([
+    ['two that begin alike', [`${LONG}_create`, `${LONG}_delete`]],
+    ['one that is the beginning of another', [LONG.slice(0, 64), `${LONG}_delete`]],
+  ])('stay apart: %s', (_what, names) => {
+    const sent = sentBy(names)
+    expect(new Set(sent).size).toBe(2)
+    for (const name of sent) expect(name).toMatch(/^[\w-]{1,64}$/)
+    // A tool that joins later changes nothing for those that were there.
+    expect(sentBy(['f', ...names]).slice(1)).toEqual(sent)
+  })
+
+  test('come back whole, in answers and streams', () => {
+    const names = [`${LONG}_create`, `${LONG}_delete`, 'f']
+    const asked = { ...ASKED, body: bodyOf(names) }
+    const tool_calls = sentBy(names).map((name, index) => ({ index, id: `c${index}`, function: { name, arguments: '{}' } }))
+    const { content } = messages.answer({ choices: [{ message: { tool_calls }, finish_reason: 'tool_calls' }] }, asked)
+    expect(content).toMatchObject(names.map(name => ({ type: 'tool_use', name })))
+    const stream = messages.stream(asked)
+    const events = eventsOf(stream.chunk({ choices: [{ index: 0, delta: { tool_calls } }] }) + stream.end())
+    const blocks = events.filter(({ name }) => name === 'content_block_start').map(({ data }) => data.content_block)
+    expect(blocks).toMatchObject(names.map(name => ({ type: 'tool_use', name })))
+  })
+})
