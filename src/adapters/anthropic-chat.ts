@@ -7,6 +7,7 @@
 
 import { type GatewayError, invalidRequest } from '../errors.ts'
 import type { Usage } from '../exchange.ts'
+import { readDataUrl } from '../wire/base64.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
 import type { ChunkTranslator, Json, UpstreamError } from './adapter.ts'
@@ -218,26 +219,21 @@ function userBlocks(content: unknown, path: string): Json[] {
   })
 }
 
-/** `data:` with a media type, perhaps parameters, and base64. */
-const DATA_URL = /^data:([^;,\s]+)(?:;[^;,]*)*?;base64,/i
-
 /** An image from where `url` has it; a PDF that came the same way is a document. The path is the member's, for errors. */
 function mediaBlock(url: unknown, path: string): Json {
   if (typeof url !== 'string') throw invalid(path, 'must be a string')
   const text = url.trim()
   if (/^https?:\/\//i.test(text)) return { type: 'image', source: { type: 'url', url: text } }
-  // The head alone is matched: pictures are megabytes.
-  const head = DATA_URL.exec(text.slice(0, 256))
-  const mediaType = head?.[1]?.toLowerCase()
-  if (!head || mediaType === undefined)
-    throw invalid(path, 'must be an http:// or https:// URL, or a data: URL with a media type and base64')
+  const told = readDataUrl(text)
+  if (!told) throw invalid(path, 'must be an http:// or https:// URL, or a data: URL with a media type and base64')
+  const { mediaType, data } = told
   return {
     type: mediaType === 'application/pdf' ? 'document' : 'image',
     // The name that is written often and is none: OpenAI takes it, Anthropic does not.
     source: {
       type: 'base64',
       media_type: mediaType === 'image/jpg' ? 'image/jpeg' : mediaType,
-      data: text.slice(head[0].length),
+      data,
     },
   }
 }

@@ -4,6 +4,7 @@
  */
 
 import { type GatewayError, invalidRequest } from '../errors.ts'
+import { isBase64 } from '../wire/base64.ts'
 import { countOf } from '../wire/count.ts'
 import { parseBounded } from '../wire/members.ts'
 import { promptTokensOf } from '../wire/prompt-tokens.ts'
@@ -228,8 +229,6 @@ function resultContent(content: unknown, path: string): unknown {
   return parts
 }
 
-const BASE64 = /^[A-Za-z0-9+/\s]*={0,2}\s*$/
-
 /** An image or a document, or nothing where its source is of a kind that chat does not have. */
 function mediaPart(block: Json, path: string): Json | undefined {
   const { source } = block
@@ -244,7 +243,7 @@ function mediaPart(block: Json, path: string): Json | undefined {
   if (typeof media_type !== 'string' || !/^[\w.+-]+\/[\w.+-]+$/.test(media_type)) {
     throw invalid(`${path}.source.media_type`, 'must be a media type such as image/png')
   }
-  if (typeof data !== 'string' || data === '' || !BASE64.test(data)) throw invalid(`${path}.source.data`, 'must be base64')
+  if (typeof data !== 'string' || !isBase64(data)) throw invalid(`${path}.source.data`, 'must be base64')
   return { type: 'image_url', image_url: { url: `data:${media_type};base64,${data}` } }
 }
 

@@ -5,7 +5,9 @@
  */
 
 import { GatewayError, invalidRequest, openAiEnvelope } from '../errors.ts'
+import { isDataUrl, readDataUrl } from '../wire/base64.ts'
 import { countOf } from '../wire/count.ts'
+import { parseBounded } from '../wire/members.ts'
 import { promptTokensOf } from '../wire/prompt-tokens.ts'
 import { contentText, type StreamedCall, StreamedCalls, wholeCalls } from './chat-answer.ts'
 import type { Asked, Dialect, Json, StreamTranslator } from './dialect.ts'
@@ -53,8 +55,8 @@ function question(body: Json): Json {
   const chat: Json = { model: body.model, messages: messagesOf(body) }
   for (const [member, type] of Object.entries(PASSED)) setGiven(chat, member, optional(body, member, type))
   setGiven(chat, 'max_tokens', tokenCount(body, 'max_output_tokens') ?? tokenCount(body, 'max_tokens'))
-  const tools = toolsOf(body.tools)
-  const toolChoice = toolChoiceOf(body.tool_choice)
+  const { mode: toolChoice, allowed } = toolChoiceOf(body.tool_choice)
+  const tools = toolsOf(body.tools).filter(({ function: { name } }) => allowed?.has(name) ?? true)
   const isParallel = optional(body, 'parallel_tool_calls', 'boolean')
   // Chat refuses what is said about tools where there are none, and here all of them may have been dropped.
   if (tools.length > 0) {
@@ -74,8 +76,8 @@ type Part = { type: 'text'; text: string } | { type: 'image_url'; image_url: { u
 type Content = string | Part[]
 type Message =
   | { role: 'system' | 'user'; content: Content }
-  | { role: 'assistant'; content: Content | null; tool_calls?: ToolCall[] }
-  | { role: 'tool'; tool_call_id: string; content: string }
+  | { role: 'assistant'; content: Content | null; reasoning_content?: string; tool_calls?: ToolCall[] }
+  | { role: 'tool'; tool_call_id: string; content: Content }
 
 function messagesOf(body: Json): Message[] {
   const messages: Message[] = []
@@ -90,42 +92,64 @@ function messagesOf(body: Json): Message[] {
   return messages
 }
 
-/** Items that tell of a tool which is not offered here, and reasoning, which chat does not take back. */
-const DROPPED_ITEMS = new Set<unknown>([
-  'reasoning',
-  'web_search_call',
-  'file_search_call',
-  'code_interpreter_call',
-  'image_generation_call',
-  'computer_call',
-  'computer_call_output',
-  'mcp_list_tools',
-  'mcp_call',
-  'mcp_approval_request',
-  'mcp_approval_response',
-  'custom_tool_call',
+/**
+ * Calls of tools that OpenAI defines and clients run, with the member that says what of: nobody is offered them here, but what came of
+ * them belongs to the conversation. They are told as calls of functions that have the names of the tools.
+ */
+const CLIENT_RUN: Readonly<Record<string, { name: string; member: string }>> = {
+  local_shell_call: { name: 'local_shell', member: 'action' },
+  shell_call: { name: 'shell', member: 'action' },
+  apply_patch_call: { name: 'apply_patch', member: 'operation' },
+}
+const OUTPUTS = new Set<unknown>([
+  'function_call_output',
   'custom_tool_call_output',
+  ...Object.keys(CLIENT_RUN).map(type => `${type}_output`),
 ])
 
+/**
+ * Items of types that are not named here are dropped: they tell of tools that run at OpenAI, or are of clients newer than this. Those
+ * without which the model would answer another question are refused.
+ */
 function addItems(messages: Message[], items: readonly unknown[]): void {
-  const callIds = new Set<string>()
+  const callIds = new Map<string, string>()
+  /** What was thought since the last turn of another role: it goes back with the calls that it led to. */
+  let thought: string[] = []
   for (const [position, item] of items.entries()) {
     const path = `input[${position}]`
     if (typeof item === 'string') {
       if (item !== '') messages.push({ role: 'user', content: item })
+      thought = []
       continue
     }
     if (!isObject(item)) throw wrong(path, 'must be a string or an object')
     const type = item.type ?? 'message'
-    if (type === 'message') addMessage(messages, item, path)
-    else if (type === 'function_call') {
-      const call = toolCallOf(item, path)
-      callIds.add(call.id)
-      addToolCall(messages, call)
-    } else if (type === 'function_call_output') messages.push(toolMessageOf(item, path, callIds))
+    if (typeof type !== 'string') throw wrong(`${path}.type`, 'must be a string')
+    if (type === 'message') {
+      addMessage(messages, item, path)
+      if (item.role !== 'assistant') thought = []
+    } else if (type === 'function_call' || type === 'custom_tool_call' || Object.hasOwn(CLIENT_RUN, type)) {
+      const call = toolCallOf(type, item, path)
+      callIds.set(call.id, call.id)
+      // Outputs of `local_shell_call` name the item and not the call.
+      if (type === 'local_shell_call' && typeof item.id === 'string') callIds.set(item.id, call.id)
+      addToolCall(messages, call, thought)
+      thought = []
+    } else if (OUTPUTS.has(type)) {
+      messages.push(toolMessageOf(item, path, callIds))
+      thought = []
+    } else if (type === 'reasoning') thought.push(reasoningOf(item))
     else if (type === 'item_reference') throw wrong(path, `refers to a stored item: ${NOTHING_STORED}`)
-    else if (!DROPPED_ITEMS.has(type)) throw wrong(`${path}.type`, 'is not a type of item that is supported for bridged models')
+    else if (type === 'compaction') {
+      throw wrong(path, 'is a conversation that only OpenAI can read: for bridged models send the conversation itself')
+    } else if (isGiven(item.role)) throw wrong(`${path}.type`, 'must be "message" of an item that has a role')
   }
+}
+
+/** What an item of reasoning tells in words; most of OpenAI's own tell nothing. */
+function reasoningOf({ content, summary }: Json): string {
+  const textsOf = (parts: unknown) => (Array.isArray(parts) ? parts.filter(isObject).map(({ text }) => textOf(text)) : [])
+  return textsOf(content).join('') || textsOf(summary).join('\n\n')
 }
 
 const ROLES: Readonly<Record<string, 'system' | 'user' | 'assistant'>> = {
@@ -141,18 +165,21 @@ function addMessage(messages: Message[], item: Json, path: string): void {
   if (!role) throw wrong(`${path}.role`, 'must be user, assistant, system or developer')
   const content = contentOf(item.content, `${path}.content`, role)
   if (content.length === 0) return
+  const turn = messages.at(-1)
   if (role !== 'assistant') {
-    messages.push({ role, content })
+    // Many chat templates take one system message, at the beginning.
+    if (role === 'system' && turn?.role === 'system' && messages.length === 1)
+      turn.content = joined(turn.content, content, '\n\n')
+    else messages.push({ role, content })
     return
   }
-  const turn = messages.at(-1)
   // Text after a call is of the same turn: between a call and its output chat allows no further message.
-  if (turn?.role === 'assistant' && turn.tool_calls) turn.content = turn.content ? joined(turn.content, content) : content
+  if (turn?.role === 'assistant' && turn.tool_calls) turn.content = turn.content ? joined(turn.content, content, '') : content
   else messages.push({ role, content })
 }
 
-function joined(one: Content, other: Content): Content {
-  if (typeof one === 'string' && typeof other === 'string') return one + other
+function joined(one: Content, other: Content, between: string): Content {
+  if (typeof one === 'string' && typeof other === 'string') return one + between + other
   return [...partsOf(one), ...partsOf(other)]
 }
 
@@ -193,52 +220,97 @@ function partOf(part: unknown, path: string): Part {
       if (!isGiven(part.image_url) && isGiven(part.file_id)) {
         throw wrong(`${path}.file_id`, 'is not supported for bridged models: send the image as `image_url`')
       }
-      const url = required(part, 'image_url', path)
+      const url = mediaUrl(part, 'image_url', path)
       const detail = optional(part, 'detail', 'string', `${path}.`)
       return { type: 'image_url', image_url: { url, ...(detail === undefined ? {} : { detail }) } }
     }
-    case 'input_file':
-      throw wrong(path, 'is an `input_file`, which is not supported for bridged models: send its text as `input_text`')
+    case 'input_file': {
+      if (isGiven(part.file_data)) return filePart(part, path)
+      if (isGiven(part.file_url)) return { type: 'image_url', image_url: { url: mediaUrl(part, 'file_url', path) } }
+      throw wrong(path, 'is an `input_file` without `file_data` or `file_url`, which is not supported for bridged models')
+    }
     default:
-      throw wrong(`${path}.type`, 'must be input_text, output_text, refusal or input_image')
+      throw wrong(`${path}.type`, 'must be input_text, output_text, refusal, input_image or input_file')
   }
 }
 
-function toolCallOf(item: Json, path: string): ToolCall {
-  return {
-    id: required(item, 'call_id', path),
-    type: 'function',
-    function: { name: required(item, 'name', path), arguments: required(item, 'arguments', path) },
-  }
+/** throws: invalid_request where a `data:` URL holds no base64: servers say of that something else each, or crash */
+function mediaUrl(part: Json, member: string, path: string): string {
+  const url = required(part, member, path)
+  if (isDataUrl(url) && !readDataUrl(url)) throw wrong(`${path}.${member}`, NO_DATA_URL)
+  return url
 }
 
-function addToolCall(messages: Message[], call: ToolCall): void {
-  const turn = messages.at(-1)
-  if (turn?.role !== 'assistant') messages.push({ role: 'assistant', content: null, tool_calls: [call] })
-  else if (turn.tool_calls) turn.tool_calls.push(call)
+const NO_DATA_URL = 'must be a URL, or a data: URL with a media type and base64'
+
+/** Texts are told as such; what else there is goes as images do, as far as the server knows documents. */
+function filePart(part: Json, path: string): Part {
+  const url = required(part, 'file_data', path)
+  const file = readDataUrl(url)
+  if (!file) throw wrong(`${path}.file_data`, 'must be a data: URL with a media type and base64')
+  if (!file.mediaType.startsWith('text/')) return { type: 'image_url', image_url: { url } }
+  return { type: 'text', text: Buffer.from(file.data, 'base64').toString('utf8') }
+}
+
+function toolCallOf(type: string, item: Json, path: string): ToolCall {
+  const id = required(item, 'call_id', path)
+  const of = (name: string, args: string): ToolCall => ({ id, type: 'function', function: { name, arguments: args } })
+  const run = Object.hasOwn(CLIENT_RUN, type) ? CLIENT_RUN[type] : undefined
+  if (run) return of(run.name, JSON.stringify(optionalObject(item, run.member, `${path}.`) ?? {}))
+  const name = required(item, 'name', path)
+  if (type === 'function_call') return of(name, required(item, 'arguments', path))
+  return of(name, JSON.stringify({ [CUSTOM_INPUT]: required(item, 'input', path) }))
+}
+
+function addToolCall(messages: Message[], call: ToolCall, thought: readonly string[]): void {
+  let turn = messages.at(-1)
+  if (turn?.role !== 'assistant') {
+    turn = { role: 'assistant', content: null }
+    messages.push(turn)
+  }
+  // Servers with interleaved thinking want it back; others take no notice of the member.
+  const reasoning = [turn.reasoning_content ?? '', ...thought].filter(text => text !== '').join('\n')
+  if (reasoning !== '') turn.reasoning_content = reasoning
+  if (turn.tool_calls) turn.tool_calls.push(call)
   else turn.tool_calls = [call]
 }
 
-function toolMessageOf(item: Json, path: string, callIds: ReadonlySet<string>): Message {
-  const callId = required(item, 'call_id', path)
-  if (!callIds.has(callId)) {
-    throw wrong(`${path}.call_id`, `is "${callId}", and no function_call before it has that \`call_id\`: ${NOTHING_STORED}`)
+function toolMessageOf(item: Json, path: string, callIds: ReadonlyMap<string, string>): Message {
+  const named = typeof item.call_id !== 'string' && typeof item.id === 'string' ? 'id' : 'call_id'
+  const told = required(item, named, path)
+  const callId = callIds.get(told)
+  if (callId === undefined) {
+    throw wrong(`${path}.${named}`, `is "${told}", and no call before it has that \`call_id\`: ${NOTHING_STORED}`)
   }
-  const content = contentOf(item.output, `${path}.output`, 'user')
-  if (typeof content !== 'string' && content.length > 0) throw wrong(`${path}.output`, 'must be text for bridged models')
-  return { role: 'tool', tool_call_id: callId, content: typeof content === 'string' ? content : '' }
+  return { role: 'tool', tool_call_id: callId, content: outputOf(item, path) }
 }
 
-/** Function tools alone: the others run at OpenAI. */
-function toolsOf(tools: unknown): Json[] {
+/** Text, or parts where there are images. What tools of OpenAI's own definition give is told as it is, in JSON. */
+function outputOf({ type, output }: Json, path: string): Content {
+  if (type === 'function_call_output' || type === 'custom_tool_call_output') {
+    const content = contentOf(output, `${path}.output`, 'user')
+    return content.length === 0 ? '' : content
+  }
+  return typeof output === 'string' ? output : JSON.stringify(output ?? '')
+}
+
+type FunctionTool = { type: 'function'; function: Json & { name: string } }
+
+/** The only parameter of a custom tool, whose input is any text. */
+const CUSTOM_INPUT = 'input'
+
+/** Function tools, and those of the caller's own whose input is text; the others run at OpenAI. */
+function toolsOf(tools: unknown): FunctionTool[] {
   if (!isGiven(tools)) return []
   if (!Array.isArray(tools)) throw wrong('tools', 'must be an array')
-  const functions: Json[] = []
+  const functions: FunctionTool[] = []
   for (const [position, tool] of tools.entries()) {
     const path = `tools[${position}]`
     if (!isObject(tool)) throw wrong(path, 'must be an object')
-    if (required(tool, 'type', path) !== 'function') continue
-    const definition: Json = { name: required(tool, 'name', path) }
+    const type = required(tool, 'type', path)
+    if (type === 'custom') functions.push(customTool(tool, path))
+    if (type !== 'function') continue
+    const definition: FunctionTool['function'] = { name: required(tool, 'name', path) }
     setGiven(definition, 'description', optional(tool, 'description', 'string', `${path}.`))
     setGiven(definition, 'parameters', optionalObject(tool, 'parameters', `${path}.`))
     setGiven(definition, 'strict', optional(tool, 'strict', 'boolean', `${path}.`))
@@ -247,11 +319,47 @@ function toolsOf(tools: unknown): Json[] {
   return functions
 }
 
-function toolChoiceOf(choice: unknown): unknown {
-  if (!isGiven(choice) || choice === 'auto' || choice === 'none' || choice === 'required') return choice
+/** Nothing here can hold a model to a grammar: it is told which one. source: OpenAI, "Function calling", custom tools */
+function customTool(tool: Json, path: string): FunctionTool {
+  const description = optional(tool, 'description', 'string', `${path}.`) ?? ''
+  const format = optionalObject(tool, 'format', `${path}.`)
+  const grammar = format?.type === 'grammar' && typeof format.definition === 'string' ? format.definition : undefined
+  const rule = grammar === undefined ? [] : [`\`${CUSTOM_INPUT}\` must match this ${textOf(format?.syntax)} grammar:\n${grammar}`]
+  const words = [...(description === '' ? [] : [description]), ...rule].join('\n\n')
+  return {
+    type: 'function',
+    function: {
+      name: required(tool, 'name', path),
+      ...(words === '' ? {} : { description: words }),
+      parameters: {
+        type: 'object',
+        properties: { [CUSTOM_INPUT]: { type: 'string' } },
+        required: [CUSTOM_INPUT],
+        additionalProperties: false,
+      },
+    },
+  }
+}
+
+/** Names of the caller's custom tools: their calls come back as such. */
+function customNames({ tools }: Json): ReadonlySet<unknown> {
+  const custom = (Array.isArray(tools) ? tools : []).filter(isObject).filter(({ type }) => type === 'custom')
+  return new Set(custom.map(({ name }) => name))
+}
+
+/** out: chat's `tool_choice`, if it has one for it; `allowed` where only some of the tools are to be offered */
+function toolChoiceOf(choice: unknown): { mode: unknown; allowed?: ReadonlySet<unknown> } {
+  if (!isGiven(choice) || choice === 'auto' || choice === 'none' || choice === 'required') return { mode: choice }
   if (!isObject(choice)) throw wrong('tool_choice', 'must be auto, none, required or an object')
-  if (required(choice, 'type', 'tool_choice') !== 'function') return undefined
-  return { type: 'function', function: { name: required(choice, 'name', 'tool_choice') } }
+  const type = required(choice, 'type', 'tool_choice')
+  if (type === 'allowed_tools') {
+    const mode = required(choice, 'mode', 'tool_choice')
+    if (mode !== 'auto' && mode !== 'required') throw wrong('tool_choice.mode', 'must be auto or required')
+    if (!Array.isArray(choice.tools)) throw wrong('tool_choice.tools', 'must be an array')
+    return { mode, allowed: new Set(choice.tools.filter(isObject).map(({ name }) => name)) }
+  }
+  if (type !== 'function' && type !== 'custom') return { mode: undefined }
+  return { mode: { type: 'function', function: { name: required(choice, 'name', 'tool_choice') } } }
 }
 
 function responseFormatOf(format: Json | undefined): Json | undefined {
@@ -332,7 +440,7 @@ function answer(chat: Json, asked: Asked): Json {
   const message = isObject(choice?.message) ? choice.message : {}
   const output: Json[] = []
   const reasoning = textOf(message.reasoning_content) || textOf(message.reasoning)
-  if (reasoning) output.push(reasoningItem(newId('rs'), reasoning))
+  if (reasoning) output.push(reasoningItem(newId('rs'), reasoning, wantsSummary(asked)))
   const content: Json[] = []
   const text = contentText(message.content)
   if (text) content.push(textPart(text))
@@ -340,8 +448,14 @@ function answer(chat: Json, asked: Asked): Json {
   if (refusal) content.push(refusalPart(refusal))
   if (content.length > 0) output.push(messageItem(newId('msg'), 'completed', content))
   const callIds = new Set<string>()
+  const custom = customNames(asked.body)
   for (const { id, name, args } of wholeCalls(message)) {
-    output.push(callItem(newId('fc'), 'completed', unusedId(id, callIds), name, args || NO_ARGUMENTS))
+    const callId = unusedId(id, callIds)
+    output.push(
+      custom.has(name)
+        ? customItem(newId('ctc'), 'completed', callId, name, inputOf(args))
+        : callItem(newId('fc'), 'completed', callId, name, args || NO_ARGUMENTS),
+    )
   }
   return responseOf(asked, newId('resp'), endingOf(choice?.finish_reason), output, usageOf(chat.usage))
 }
@@ -377,7 +491,10 @@ function responseOf({ alias, body, nowMs }: Asked, id: string, ending: Ending, o
     output,
     parallel_tool_calls: body.parallel_tool_calls ?? true,
     previous_response_id: null,
-    reasoning: { effort: isObject(body.reasoning) ? (body.reasoning.effort ?? null) : null, summary: null },
+    reasoning: {
+      effort: isObject(body.reasoning) ? (body.reasoning.effort ?? null) : null,
+      summary: isObject(body.reasoning) ? (body.reasoning.summary ?? null) : null,
+    },
     store: false,
     temperature: body.temperature ?? null,
     text: { format: isObject(body.text) ? (body.text.format ?? { type: 'text' }) : { type: 'text' } },
@@ -426,8 +543,17 @@ function unusedId(given: string, taken: Set<string>): string {
 
 type ItemStatus = 'in_progress' | 'completed'
 
-function reasoningItem(id: string, text: string): Json {
-  return { id, type: 'reasoning', summary: [], content: [{ type: 'reasoning_text', text }] }
+/** Nobody here sums anything up: who asks for a summary gets the reasoning itself, because clients show nothing else. */
+function wantsSummary({ body: { reasoning } }: Asked): boolean {
+  return isObject(reasoning) && (isGiven(reasoning.summary) || isGiven(reasoning.generate_summary))
+}
+
+function reasoningItem(id: string, text: string, hasSummary: boolean): Json {
+  return { id, type: 'reasoning', summary: hasSummary ? [summaryPart(text)] : [], content: [{ type: 'reasoning_text', text }] }
+}
+
+function summaryPart(text: string): Json {
+  return { type: 'summary_text', text }
 }
 
 function messageItem(id: string, status: ItemStatus, content: Json[]): Json {
@@ -436,6 +562,21 @@ function messageItem(id: string, status: ItemStatus, content: Json[]): Json {
 
 function callItem(id: string, status: ItemStatus, callId: string, name: string, args: string): Json {
   return { id, type: 'function_call', status, call_id: callId, name, arguments: args }
+}
+
+function customItem(id: string, status: ItemStatus, callId: string, name: string, input: string): Json {
+  return { id, type: 'custom_tool_call', status, call_id: callId, name, input }
+}
+
+/** The text that a custom tool is called with. A model may write it without the object around it. */
+function inputOf(args: string): string {
+  try {
+    const value = parseBounded(args)
+    const input = isObject(value) ? value[CUSTOM_INPUT] : value
+    return typeof input === 'string' ? input : args
+  } catch {
+    return args
+  }
 }
 
 function textPart(text: string): Json {
@@ -451,10 +592,11 @@ function refusalPart(refusal: string): Json {
 /** The text of one part or the arguments of one call, as it comes. `head` is its delta event up to the text, made once. */
 type Growing = { readonly head: string; readonly pieces: string[] }
 type ItemPlace = { readonly id: string; readonly outputIndex: number }
-type OpenReasoning = ItemPlace & Growing & { readonly kind: 'reasoning' }
+type OpenReasoning = ItemPlace & Growing & { readonly kind: 'reasoning'; readonly summary: Growing | undefined }
 type OpenMessage = ItemPlace & { readonly kind: 'message'; readonly content: Json[]; part: OpenPart | undefined }
 type OpenPart = Growing & { readonly kind: 'text' | 'refusal' }
-type OpenCall = ItemPlace & Growing & { readonly callId: string; readonly name: string }
+/** Of a custom tool the input is known when the arguments are whole: until then they are kept, and nothing is sent. */
+type OpenCall = ItemPlace & Growing & { readonly callId: string; readonly name: string; readonly isCustom: boolean }
 /** A call of the chat stream: its arguments until its item opens, and the item from then on. */
 type Call = { early: string; item: OpenCall | undefined }
 
@@ -473,6 +615,7 @@ class ResponseEvents implements StreamTranslator {
   readonly #calls = new StreamedCalls()
   readonly #items = new Map<StreamedCall, Call>()
   readonly #callIds = new Set<string>()
+  #customNames: ReadonlySet<unknown> | undefined
 
   constructor(readonly asked: Asked) {}
 
@@ -517,15 +660,23 @@ class ResponseEvents implements StreamTranslator {
     if (item?.kind !== 'reasoning') {
       events = this.#closeCurrent()
       const place = this.#place('rs')
-      item = { kind: 'reasoning', ...place, ...growing('response.reasoning_text.delta', { ...at(place), content_index: 0 }) }
+      const summary = { ...at(place), summary_index: 0 }
+      item = {
+        kind: 'reasoning',
+        ...place,
+        ...growing('response.reasoning_text.delta', { ...at(place), content_index: 0 }),
+        summary: wantsSummary(this.asked) ? growing('response.reasoning_summary_text.delta', summary) : undefined,
+      }
       this.#current = item
       // The part is there from the start: OpenAI's SDKs refuse a delta to a part that they have not seen.
       events += this.#event('response.output_item.added', {
         output_index: place.outputIndex,
-        item: { ...reasoningItem(place.id, ''), status: 'in_progress' },
+        item: { ...reasoningItem(place.id, '', false), status: 'in_progress' },
       })
+      if (item.summary) events += this.#event('response.reasoning_summary_part.added', { ...summary, part: summaryPart('') })
     }
-    return events + this.#grow(item, text)
+    events += this.#grow(item, text)
+    return item.summary ? events + this.#grow(item.summary, text) : events
   }
 
   #text(kind: 'text' | 'refusal', text: string): string {
@@ -564,26 +715,31 @@ class ResponseEvents implements StreamTranslator {
       call = { early: '', item: undefined }
       this.#items.set(told, call)
     }
-    if (call.item) return args ? this.#grow(call.item, args) : ''
+    if (call.item) return args ? this.#growCall(call.item, args) : ''
     call.early += args
     return told.id && told.name ? this.#openCall(told, call) : ''
   }
 
   #openCall({ id, name }: StreamedCall, call: Call): string {
     let events = this.#closeCurrent()
-    const place = this.#place('fc')
-    const item: OpenCall = {
-      ...place,
-      ...growing('response.function_call_arguments.delta', at(place)),
-      callId: unusedId(id, this.#callIds),
-      name,
-    }
+    this.#customNames ??= customNames(this.asked.body)
+    const isCustom = this.#customNames.has(name)
+    const place = this.#place(isCustom ? 'ctc' : 'fc')
+    const type = isCustom ? 'response.custom_tool_call_input.delta' : 'response.function_call_arguments.delta'
+    const item: OpenCall = { ...place, ...growing(type, at(place)), callId: unusedId(id, this.#callIds), name, isCustom }
     call.item = item
+    const begun = isCustom ? customItem : callItem
     events += this.#event('response.output_item.added', {
       output_index: place.outputIndex,
-      item: callItem(item.id, 'in_progress', item.callId, item.name, ''),
+      item: begun(item.id, 'in_progress', item.callId, item.name, ''),
     })
-    return call.early ? events + this.#grow(item, call.early) : events
+    return call.early ? events + this.#growCall(item, call.early) : events
+  }
+
+  #growCall(item: OpenCall, args: string): string {
+    if (!item.isCustom) return this.#grow(item, args)
+    this.#keep(item, args)
+    return ''
   }
 
   #closeCurrent(): string {
@@ -592,8 +748,13 @@ class ResponseEvents implements StreamTranslator {
     this.#current = undefined
     if (item.kind === 'message') return this.#closePart(item) + this.#done(item, messageItem(item.id, 'completed', item.content))
     const text = item.pieces.join('')
-    const events = this.#event('response.reasoning_text.done', { ...at(item), content_index: 0, text })
-    return events + this.#done(item, reasoningItem(item.id, text))
+    let events = this.#event('response.reasoning_text.done', { ...at(item), content_index: 0, text })
+    if (item.summary) {
+      const where = { ...at(item), summary_index: 0 }
+      events += this.#event('response.reasoning_summary_text.done', { ...where, text })
+      events += this.#event('response.reasoning_summary_part.done', { ...where, part: summaryPart(text) })
+    }
+    return events + this.#done(item, reasoningItem(item.id, text, item.summary !== undefined))
   }
 
   #closePart(item: OpenMessage): string {
@@ -617,12 +778,23 @@ class ResponseEvents implements StreamTranslator {
     for (const [told, call] of this.#items) if (!call.item && told.name) events += this.#openCall(told, call)
     for (const { item } of this.#items.values()) {
       if (!item) continue
-      if (item.pieces.length === 0) events += this.#grow(item, NO_ARGUMENTS)
-      const args = item.pieces.join('')
-      events += this.#event('response.function_call_arguments.done', { ...at(item), name: item.name, arguments: args })
-      events += this.#done(item, callItem(item.id, 'completed', item.callId, item.name, args))
+      events += item.isCustom ? this.#closeCustom(item) : this.#closeFunction(item)
     }
     return events
+  }
+
+  #closeFunction(item: OpenCall): string {
+    let events = item.pieces.length === 0 ? this.#grow(item, NO_ARGUMENTS) : ''
+    const args = item.pieces.join('')
+    events += this.#event('response.function_call_arguments.done', { ...at(item), name: item.name, arguments: args })
+    return events + this.#done(item, callItem(item.id, 'completed', item.callId, item.name, args))
+  }
+
+  #closeCustom(item: OpenCall): string {
+    const input = inputOf(item.pieces.join(''))
+    let events = input === '' ? '' : this.#grown(item, input)
+    events += this.#event('response.custom_tool_call_input.done', { ...at(item), input })
+    return events + this.#done(item, customItem(item.id, 'completed', item.callId, item.name, input))
   }
 
   #done({ outputIndex }: ItemPlace, item: Json): string {
@@ -652,7 +824,12 @@ class ResponseEvents implements StreamTranslator {
     return { id: newId(prefix), outputIndex: this.#outputCount++ }
   }
 
-  #grow({ head, pieces }: Growing, text: string): string {
+  #grow(growing: Growing, text: string): string {
+    this.#keep(growing, text)
+    return this.#grown(growing, text)
+  }
+
+  #keep({ pieces }: Growing, text: string): void {
     pieces.push(text)
     this.#kept += text.length
     if (this.#kept > KEPT_MAX) {
@@ -661,6 +838,9 @@ class ResponseEvents implements StreamTranslator {
         `the answer is longer than the ${KEPT_MAX} characters that its last event can repeat`,
       )
     }
+  }
+
+  #grown({ head }: Growing, text: string): string {
     return `${head}${JSON.stringify(text)},"sequence_number":${this.#sequence++}}\n\n`
   }
 

@@ -112,7 +112,7 @@ describe('a user turn', () => {
       { url: 'data:image/png;base64,AAAA', detail: 'low' },
       { type: 'base64', media_type: 'image/png', data: 'AAAA' },
     ],
-    [{ url: 'DATA:IMAGE/WEBP;name=x;BASE64,AA+/=' }, { type: 'base64', media_type: 'image/webp', data: 'AA+/=' }],
+    [{ url: 'DATA:IMAGE/WEBP;name=x;BASE64,AA+/' }, { type: 'base64', media_type: 'image/webp', data: 'AA+/' }],
     [{ url: 'data:image/jpg;base64,AAAA' }, { type: 'base64', media_type: 'image/jpeg', data: 'AAAA' }],
     [{ url: 'https://h/cat.png' }, { type: 'url', url: 'https://h/cat.png' }],
     ['http://h/cat.png', { type: 'url', url: 'http://h/cat.png' }],
@@ -158,6 +158,8 @@ describe('a user turn', () => {
     [{ url: 'file:///etc/passwd' }],
     [{ url: 'data:image/png,AAAA' }],
     [{ url: 'data:;base64,AAAA' }],
+    [{ url: 'data:image/png;base64,AAA' }],
+    [{ url: 'data:image/png;base64,not base64' }],
     [{ url: `data:${'x'.repeat(300)};base64,AAAA` }],
   ])('refuses the image %p by name, rather than losing it', image_url => {
     const error = refusal({ messages: [user('a'), user([text('b'), { type: 'image_url', image_url }])] })

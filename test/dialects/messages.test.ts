@@ -317,3 +317,21 @@ describe('names of tools that are too long for chat', () => {
     expect(blocks).toMatchObject(names.map(name => ({ type: 'tool_use', name })))
   })
 })
+
+describe('an image', () => {
+  const ask = (data: string) =>
+    messages.question({
+      model: 'm',
+      messages: [{ role: 'user', content: [{ type: 'image', source: { type: 'base64', media_type: 'image/png', data } }] }],
+    })
+
+  test.each(['AAAA', 'AAA=', 'AA==', 'AAAA\r\nAAA=\n'])('of %j is one', data => {
+    expect(ask(data)).toMatchObject({
+      messages: [{ content: [{ type: 'image_url', image_url: { url: `data:image/png;base64,${data}` } }] }],
+    })
+  })
+
+  test.each(['', 'AAA', 'AAAAA', 'A===', 'AA_-', '<svg>'])('of %j is refused by name', data => {
+    expect(() => ask(data)).toThrow(expect.objectContaining({ param: 'messages.0.content.0.source.data' }))
+  })
+})

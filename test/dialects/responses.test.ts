@@ -42,8 +42,7 @@ describe('the conversation of a question', () => {
         { type: 'message', role: 'assistant', content: 'Yes?' },
       ],
       [
-        { role: 'system', content: 'Be kind.' },
-        { role: 'system', content: 'Be brief.' },
+        { role: 'system', content: 'Be kind.\n\nBe brief.' },
         { role: 'user', content: 'Hi' },
         { role: 'assistant', content: 'Yes?' },
       ],
@@ -149,9 +148,108 @@ describe('the conversation of a question', () => {
       ],
     ],
     [
-      'items of tools that run elsewhere are dropped',
-      ['Hi', { type: 'web_search_call', id: 'ws_1', status: 'completed' }, { type: 'custom_tool_call', call_id: 'c1' }],
+      'items of tools that run elsewhere are dropped, and those of newer clients',
+      [
+        'Hi',
+        { type: 'web_search_call', id: 'ws_1', status: 'completed' },
+        { type: 'tool_search_output', tools: [] },
+        { type: 'new' },
+      ],
       [{ role: 'user', content: 'Hi' }],
+    ],
+    [
+      'a system message that comes later stays where it is',
+      ['Hi', { role: 'developer', content: 'Be brief.' }],
+      [
+        { role: 'user', content: 'Hi' },
+        { role: 'system', content: 'Be brief.' },
+      ],
+    ],
+    [
+      'custom calls are calls of functions with one text, and their outputs are answers',
+      [
+        { type: 'custom_tool_call', id: 'ctc_1', call_id: 'c1', name: 'patch', input: '*** Begin "x"' },
+        { type: 'custom_tool_call_output', call_id: 'c1', output: 'Done' },
+      ],
+      [
+        { role: 'assistant', content: null, tool_calls: [chatCall('c1', 'patch', '{"input":"*** Begin \\"x\\""}')] },
+        { role: 'tool', tool_call_id: 'c1', content: 'Done' },
+      ],
+    ],
+    [
+      'what tools came to that OpenAI defines and clients run is kept',
+      [
+        { type: 'local_shell_call', id: 'lsh_1', call_id: 'c1', action: { type: 'exec', command: ['ls'] }, status: 'completed' },
+        { type: 'local_shell_call_output', id: 'lsh_1', output: 'a.txt' },
+        { type: 'shell_call', call_id: 'c2', action: { commands: ['ls'] } },
+        { type: 'shell_call_output', call_id: 'c2', output: [{ stdout: 'a.txt' }] },
+        { type: 'apply_patch_call', call_id: 'c3', operation: { type: 'delete_file', path: 'a.txt' } },
+        { type: 'apply_patch_call_output', call_id: 'c3', status: 'completed' },
+      ],
+      [
+        { role: 'assistant', content: null, tool_calls: [chatCall('c1', 'local_shell', '{"type":"exec","command":["ls"]}')] },
+        { role: 'tool', tool_call_id: 'c1', content: 'a.txt' },
+        { role: 'assistant', content: null, tool_calls: [chatCall('c2', 'shell', '{"commands":["ls"]}')] },
+        { role: 'tool', tool_call_id: 'c2', content: '[{"stdout":"a.txt"}]' },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [chatCall('c3', 'apply_patch', '{"type":"delete_file","path":"a.txt"}')],
+        },
+        { role: 'tool', tool_call_id: 'c3', content: '""' },
+      ],
+    ],
+    [
+      'reasoning goes back with the calls that it led to, and with nothing else',
+      [
+        { type: 'reasoning', id: 'rs_0', summary: [], content: [{ type: 'reasoning_text', text: 'for nothing' }] },
+        'Hi',
+        { type: 'reasoning', id: 'rs_1', summary: [{ type: 'summary_text', text: 'no' }], content: [{ text: 'I look.' }] },
+        { role: 'assistant', content: 'Let me see.' },
+        call('c1'),
+        { type: 'reasoning', id: 'rs_2', summary: [{ text: 'And' }, { text: 'again.' }], encrypted_content: 'gAAA' },
+        call('c2'),
+        output('c1'),
+        output('c2'),
+        { type: 'reasoning', id: 'rs_3', summary: [], content: [{ text: 'Done.' }] },
+        { role: 'assistant', content: 'Sunny.' },
+      ],
+      [
+        { role: 'user', content: 'Hi' },
+        {
+          role: 'assistant',
+          content: 'Let me see.',
+          reasoning_content: 'I look.\nAnd\n\nagain.',
+          tool_calls: [chatCall('c1'), chatCall('c2')],
+        },
+        { role: 'tool', tool_call_id: 'c1', content: 'sunny' },
+        { role: 'tool', tool_call_id: 'c2', content: 'sunny' },
+        { role: 'assistant', content: 'Sunny.' },
+      ],
+    ],
+    [
+      'images and files that a tool shows are parts',
+      [
+        call('c1'),
+        output('c1', [part('see'), { type: 'input_image', image_url: 'data:image/png;base64,AAAA', detail: 'high' }]),
+        { role: 'user', content: [{ type: 'input_file', filename: 'a.pdf', file_data: 'data:application/pdf;base64,AAAA' }] },
+        { role: 'user', content: [{ type: 'input_file', file_url: 'https://h/a.pdf' }] },
+        { role: 'user', content: [{ type: 'input_file', file_data: `data:text/plain;base64,${btoa('notes')}` }, part('?')] },
+      ],
+      [
+        { role: 'assistant', content: null, tool_calls: [chatCall('c1')] },
+        {
+          role: 'tool',
+          tool_call_id: 'c1',
+          content: [
+            { type: 'text', text: 'see' },
+            { type: 'image_url', image_url: { url: 'data:image/png;base64,AAAA', detail: 'high' } },
+          ],
+        },
+        { role: 'user', content: [{ type: 'image_url', image_url: { url: 'data:application/pdf;base64,AAAA' } }] },
+        { role: 'user', content: [{ type: 'image_url', image_url: { url: 'https://h/a.pdf' } }] },
+        { role: 'user', content: 'notes\n?' },
+      ],
     ],
   ]
   for (const [claim, input, expected] of examples) test(claim, () => expect<unknown>(messages(input)).toEqual(expected))
@@ -159,6 +257,10 @@ describe('the conversation of a question', () => {
   test('instructions lead it, as a system message', () => {
     expect<unknown>(messages('Hi', { instructions: 'Be brief.' })).toEqual([
       { role: 'system', content: 'Be brief.' },
+      { role: 'user', content: 'Hi' },
+    ])
+    expect<unknown>(messages([{ role: 'developer', content: 'Be kind.' }, 'Hi'], { instructions: 'Be brief.' })).toEqual([
+      { role: 'system', content: 'Be brief.\n\nBe kind.' },
       { role: 'user', content: 'Hi' },
     ])
     expect<unknown>(messages('Hi', { instructions: null })).toEqual([{ role: 'user', content: 'Hi' }])
@@ -226,7 +328,9 @@ describe('the conversation of a question', () => {
       const last = turns.at(-1)
       const joins = message.role === 'assistant' && message.content === null && last?.role === 'assistant' && !last.tool_calls
       if (last && joins) last.tool_calls = message.tool_calls
-      else turns.push({ ...message })
+      else if (turns.length === 1 && last?.role === 'system' && message.role === 'system') {
+        last.content = `${last.content}\n\n${message.content}`
+      } else turns.push({ ...message })
     }
     return turns
   }
@@ -234,6 +338,13 @@ describe('the conversation of a question', () => {
 
 function part(text: string) {
   return { type: 'input_text', text }
+}
+
+const ONE_TEXT = {
+  type: 'object',
+  properties: { input: { type: 'string' } },
+  required: ['input'],
+  additionalProperties: false,
 }
 
 describe('the other members of a question', () => {
@@ -281,7 +392,7 @@ describe('the other members of a question', () => {
           { type: 'function', name: 'g', parameters: null, strict: null },
           { type: 'web_search' },
           { type: 'mcp', server_label: 's' },
-          { type: 'custom', name: 'c' },
+          { type: 'computer_use_preview' },
         ],
         tool_choice: { type: 'function', name: 'f' },
         parallel_tool_calls: false,
@@ -294,6 +405,43 @@ describe('the other members of a question', () => {
         tool_choice: { type: 'function', function: { name: 'f' } },
         parallel_tool_calls: false,
       },
+    ],
+    [
+      'a custom tool is a function with one text; a grammar is told in words',
+      {
+        tools: [
+          { type: 'custom', name: 'say' },
+          {
+            type: 'custom',
+            name: 'patch',
+            description: 'Changes files.',
+            format: { type: 'grammar', syntax: 'lark', definition: 'start: "x"' },
+          },
+        ],
+        tool_choice: { type: 'custom', name: 'say' },
+      },
+      {
+        tools: [
+          { type: 'function', function: { name: 'say', parameters: ONE_TEXT } },
+          {
+            type: 'function',
+            function: {
+              name: 'patch',
+              description: 'Changes files.\n\n`input` must match this lark grammar:\nstart: "x"',
+              parameters: ONE_TEXT,
+            },
+          },
+        ],
+        tool_choice: { type: 'function', function: { name: 'say' } },
+      },
+    ],
+    [
+      'of allowed tools alone the model is told, and the mode is kept',
+      {
+        tools: ['f', 'g'].map(name => ({ type: 'function', name })),
+        tool_choice: { type: 'allowed_tools', mode: 'required', tools: [{ type: 'function', name: 'g' }] },
+      },
+      { tools: [{ type: 'function', function: { name: 'g' } }], tool_choice: 'required' },
     ],
     [
       'where no tool is left, nothing is said about tools',
@@ -333,7 +481,12 @@ describe('what cannot be bridged is refused', () => {
     for (const input of [
       [output('call_9')],
       [output('call_9'), call('call_9')],
-      ['Hi', { ...call('call_9'), type: 'custom_tool_call' }, output('call_9')],
+      [
+        'Hi',
+        { ...call('call_8'), input: '', type: 'custom_tool_call' },
+        { ...output('call_9'), type: 'custom_tool_call_output' },
+      ],
+      [{ ...output('call_9'), type: 'shell_call_output' }],
     ]) {
       const error = refusal({ input })
       expect(error.message).toContain('"call_9"')
@@ -373,7 +526,21 @@ describe('what cannot be bridged is refused', () => {
     ['input[0].arguments', { input: [{ ...call('c'), arguments: {} }] }],
     ['input[1].output', { input: [call('c'), output('c', { sun: 1 })] }],
     ['input[1].output', { input: [call('c'), output('c', null)] }],
-    ['input[1].output', { input: [call('c'), output('c', [{ type: 'input_image', image_url: 'x' }])] }],
+    [
+      'input[1].output[0].image_url',
+      { input: [call('c'), output('c', [{ type: 'input_image', image_url: 'data:image/png;base64,A' }])] },
+    ],
+    [
+      'input[0].content[0].image_url',
+      { input: [{ role: 'user', content: [{ type: 'input_image', image_url: 'data:image/png,A' }] }] },
+    ],
+    ['input[0].content[0].file_data', { input: [{ role: 'user', content: [{ type: 'input_file', file_data: 'AAAA' }] }] }],
+    ['input[0]', { input: [{ type: 'compaction', encrypted_content: 'gAAA' }] }],
+    ['input[0].id', { input: [{ type: 'local_shell_call_output', id: 'lsh_1', output: '' }] }],
+    ['input[0].input', { input: [{ type: 'custom_tool_call', call_id: 'c', name: 'f' }] }],
+    ['tool_choice.mode', { tool_choice: { type: 'allowed_tools', mode: 'none', tools: [] } }],
+    ['tool_choice.tools', { tool_choice: { type: 'allowed_tools', mode: 'auto' } }],
+    ['tools[0].name', { tools: [{ type: 'custom' }] }],
     ['max_output_tokens', { max_output_tokens: '9' }],
     ['max_output_tokens', { max_output_tokens: 1.5 }],
     ['max_output_tokens', { max_output_tokens: -1 }],
@@ -916,6 +1083,95 @@ test('an error is the document of OpenAI, and silence is broken by a comment', (
   expect(responses.error(error)).toEqual({ error: { message: 'no', type: 'invalid_request_error', param: 'input' } })
   expect(responses.heartbeat).toBe(':\n\n')
   expect(responses.streamType).toBe('text/event-stream')
+})
+
+describe('custom tools, which take any text', () => {
+  const tools = [
+    { type: 'custom', name: 'patch' },
+    { type: 'function', name: 'weather' },
+  ]
+  const calls = [
+    chatCall('c1', 'patch', '{"input":"*** Begin"}'),
+    chatCall('c2'),
+    chatCall('c3', 'patch', 'no object'),
+    chatCall('c4', 'patch', '""'),
+  ]
+  const items = [
+    { type: 'custom_tool_call', status: 'completed', call_id: 'c1', name: 'patch', input: '*** Begin' },
+    { type: 'function_call', call_id: 'c2', name: 'weather', arguments: '{}' },
+    { type: 'custom_tool_call', call_id: 'c3', name: 'patch', input: 'no object' },
+    { type: 'custom_tool_call', call_id: 'c4', name: 'patch', input: '' },
+  ]
+
+  test('are called with the text that the model wrote for it', () => {
+    const { output } = responses.answer(completion({ tool_calls: calls }), asked({ tools }))
+    expect(output).toMatchObject(items)
+  })
+
+  test('are told in a stream when their text is whole', async () => {
+    const { events } = streamed(
+      [
+        callDelta(0, 'c1', 'patch', '{"inp'),
+        callDelta(0, undefined, undefined, 'ut":"*** Begin"}'),
+        ...calls.slice(1).map(({ id, function: { name, arguments: args } }, at) => callDelta(at + 1, id, name, args)),
+        delta({}, 'tool_calls', { usage: USAGE }),
+      ],
+      { tools },
+    )
+    const ofFirst = events.filter(({ output_index }) => output_index === 0)
+    expect(types(ofFirst)).toEqual([
+      'output_item.added',
+      'custom_tool_call_input.delta',
+      'custom_tool_call_input.done',
+      'output_item.done',
+    ])
+    const [added, grown, done] = ofFirst
+    expect(added?.item).toMatchObject({ type: 'custom_tool_call', input: '', status: 'in_progress' })
+    expect([grown?.delta, done?.input]).toEqual(['*** Begin', '*** Begin'])
+    expect(events.at(-1)?.response).toMatchObject({ output: items })
+    const lines = new Blob(events.map(event => `${JSON.stringify(event)}\n`)).stream()
+    const final = await ResponseStream.fromReadableStream(lines).finalResponse()
+    expect(final.output).toMatchObject(items)
+  })
+})
+
+describe('reasoning, where the caller asked for a summary of it,', () => {
+  const body = { reasoning: { effort: 'low', summary: 'auto' } }
+  const item = {
+    type: 'reasoning',
+    summary: [{ type: 'summary_text', text: 'Hm.' }],
+    content: [{ type: 'reasoning_text', text: 'Hm.' }],
+  }
+
+  test('is its own summary', () => {
+    const answer = responses.answer(completion({ reasoning_content: 'Hm.', content: 'Hi' }), asked(body))
+    expect(answer).toMatchObject({ reasoning: { effort: 'low', summary: 'auto' }, output: [item, { type: 'message' }] })
+  })
+
+  test('is its own summary in a stream, piece by piece', async () => {
+    const { events } = streamed(
+      [delta({ reasoning_content: 'H' }), delta({ reasoning_content: 'm.' }), delta({ content: 'Hi' })],
+      body,
+    )
+    expect(types(events).slice(2, 12)).toEqual([
+      'output_item.added',
+      'reasoning_summary_part.added',
+      'reasoning_text.delta',
+      'reasoning_summary_text.delta',
+      'reasoning_text.delta',
+      'reasoning_summary_text.delta',
+      'reasoning_text.done',
+      'reasoning_summary_text.done',
+      'reasoning_summary_part.done',
+      'output_item.done',
+    ])
+    const parts = events.filter(({ type }) => type.startsWith('response.reasoning_summary_'))
+    for (const each of parts) expect(each).toMatchObject({ output_index: 0, summary_index: 0 })
+    expect(events.at(-1)?.response).toMatchObject({ output: [item, { type: 'message' }] })
+    const lines = new Blob(events.map(event => `${JSON.stringify(event)}\n`)).stream()
+    const final = await ResponseStream.fromReadableStream(lines).finalResponse()
+    expect<unknown>(final.output).toMatchObject([item, { type: 'message' }])
+  })
 })
 
 test('a stream that is longer than its last event can repeat ends with an error, before it fills the memory', () => {
