@@ -16,7 +16,8 @@ import type { ChunkTranslator, Json, UpstreamError } from './adapter.ts'
 const MAX_TOKENS_DEFAULT = 4096
 
 /**
- * Tokens of thinking for a `reasoning_effort`: proxy-04 §4 read the other way. Anthropic takes no budget under 1,024, which is
+ * Tokens of thinking for a `reasoning_effort`: proxy-04 §4 read the other way. `output_config.effort` is not used: models that
+ * think within a budget know no such member, and refuse it. Anthropic takes no budget under 1,024, which is
  * why `minimal` has that of `low`. `none` and words that we do not know ask for no thinking.
  */
 const THINKING_BUDGETS: ReadonlyMap<unknown, number> = new Map([
@@ -27,10 +28,13 @@ const THINKING_BUDGETS: ReadonlyMap<unknown, number> = new Map([
   ['xhigh', 8192],
 ])
 
+/** OpenAI's goes up to 2. */
+const TEMPERATURE_MAX = 1
+
 /** The least `top_p` that goes with thinking ("Extended thinking", feature compatibility). */
 const THINKING_TOP_P_MIN = 0.95
 
-/** Members of chat requests that Messages refuses by name and that change no more than how an answer is made. */
+/** Members that OpenAI alone has, and that Messages refuses by name. Others pass: servers of Messages have some of their own. */
 const REFUSED = [
   'n',
   'logprobs',
@@ -40,12 +44,17 @@ const REFUSED = [
   'presence_penalty',
   'logit_bias',
   'stream_options',
-  'response_format',
   'store',
   'modalities',
+  'audio',
+  'moderation',
+  'web_search_options',
+  'functions',
+  'function_call',
   'prediction',
   'verbosity',
   'prompt_cache_key',
+  'prompt_cache_options',
   'prompt_cache_retention',
   'safety_identifier',
 ]
@@ -65,6 +74,7 @@ const TRANSLATED = [
   'user',
   'metadata',
   'reasoning_effort',
+  'response_format',
   'service_tier',
 ]
 
@@ -106,7 +116,8 @@ export function toMessages(chat: Json): Json {
   if (!Array.isArray(chat.messages)) throw invalid('messages', chat.messages === undefined ? 'field missing' : 'must be an array')
   const said: unknown[] = chat.messages
   const leading = said.findIndex(message => !isInstruction(message))
-  const systems = leading < 0 ? said : said.slice(0, leading)
+  // Messages wants a turn: where there are only instructions they are what is asked.
+  const systems = leading < 0 ? [] : said.slice(0, leading)
   const turns = toTurns(said, systems.length)
 
   const body: Json = Object.fromEntries(Object.entries(chat).filter(([name]) => !NOT_FORWARDED.has(name)))
@@ -116,15 +127,24 @@ export function toMessages(chat: Json): Json {
   const limit = [chat.max_tokens, chat.max_completion_tokens].find(count => typeof count === 'number')
   body.max_tokens = limit ?? MAX_TOKENS_DEFAULT
   for (const name of ['temperature', 'top_p', 'stream']) if (isTold(chat[name])) body[name] = chat[name]
+  if (typeof body.temperature === 'number') body.temperature = Math.min(body.temperature, TEMPERATURE_MAX)
   if (SERVICE_TIERS.has(chat.service_tier)) body.service_tier = chat.service_tier
   const stops = toStopSequences(chat.stop)
   if (stops) body.stop_sequences = stops
-  const tools = listOf(chat.tools).flatMap(toTool)
-  if (tools.length > 0) body.tools = tools
-  const choice = toToolChoice(chat.tool_choice, chat.parallel_tool_calls === false, tools.length > 0)
-  if (choice) body.tool_choice = choice
-  const metadata = toMetadata(chat)
-  if (metadata) body.metadata = metadata
+  const { choice, allowed } = readToolChoice(chat.tool_choice)
+  const tools = listOf(chat.tools)
+    .flatMap(toTool)
+    .filter(({ name }) => allowed?.has(name) ?? true)
+  // What is said of tools where there are none is refused, and here all of them may have been dropped.
+  if (tools.length > 0) {
+    body.tools = tools
+    const told = toToolChoice(choice, chat.parallel_tool_calls === false)
+    if (told) body.tool_choice = told
+  }
+  const userId = toUserId(chat)
+  if (userId !== undefined) body.metadata = { user_id: userId }
+  const format = toOutputFormat(chat.response_format)
+  if (format) body.output_config = { format, ...(isRecord(body.output_config) ? body.output_config : {}) }
   think(body, chat.reasoning_effort, limit, turns)
   return body
 }
@@ -151,9 +171,16 @@ function toSystem(messages: readonly unknown[]): string | Json[] | undefined {
 
 function toTurns(messages: readonly unknown[], from: number): Turn[] {
   const turns: Turn[] = []
+  /** Ids of the calls so far: Messages refuses a result without its call. */
+  const calls = new Set<unknown>()
   for (const [at, message] of messages.entries()) {
     if (at < from) continue
     const { role, content } = toTurn(message, `messages.${at}`)
+    for (const block of content) {
+      if (block.type === 'tool_use') calls.add(block.id)
+      if (block.type !== 'tool_result' || calls.has(block.tool_use_id)) continue
+      throw invalid(`messages.${at}.tool_call_id`, 'names no tool call of an earlier assistant message')
+    }
     const last = turns.at(-1)
     if (last?.role === role) last.content.push(...content)
     else turns.push({ role, content })
@@ -284,41 +311,62 @@ function toStopSequences(stop: unknown): string[] | undefined {
 }
 
 /** Functions alone; other kinds of tools have no counterpart (proxy-04 §3). */
-function toTool(tool: unknown): Json[] {
+function toTool(tool: unknown): (Json & { name: string })[] {
   if (!isRecord(tool) || tool.type !== 'function' || !isRecord(tool.function)) return []
-  const { name, description, parameters } = tool.function
+  const { name, description, parameters, strict } = tool.function
   if (!isText(name)) return []
   return [
     {
       name,
       ...(isTold(description) ? { description } : {}),
-      ...(isTold(parameters) ? { input_schema: parameters } : {}),
+      // Messages demands a schema, of an object; chat has functions without.
+      input_schema: isRecord(parameters) ? { type: 'object', ...parameters } : (parameters ?? { type: 'object' }),
+      ...(typeof strict === 'boolean' ? { strict } : {}),
       ...pick(tool.function, 'cache_control'),
       ...pick(tool, 'cache_control'),
     },
   ]
 }
 
-function toToolChoice(choice: unknown, isSequential: boolean, hasTools: boolean): Json | undefined {
-  // One call at a time has no place of its own in Messages: it needs a choice, which needs tools.
-  const told = readToolChoice(choice) ?? (isSequential && hasTools ? { type: 'auto' } : undefined)
+function toToolChoice(choice: Json | undefined, isSequential: boolean): Json | undefined {
+  // One call at a time has no place of its own in Messages: it needs a choice.
+  const told = choice ?? (isSequential ? { type: 'auto' } : undefined)
   if (!told || !isSequential || told.type === 'none') return told
   return { ...told, disable_parallel_tool_use: true }
 }
 
-function readToolChoice(choice: unknown): Json | undefined {
-  if (!isTold(choice)) return undefined
-  if (choice === 'auto' || choice === 'none') return { type: choice }
-  if (choice === 'required') return { type: 'any' }
-  if (isRecord(choice) && choice.type === 'function' && isRecord(choice.function) && isText(choice.function.name)) {
-    return { type: 'tool', name: choice.function.name }
+const NO_CHOICE = 'must be "auto", "none", "required", allowed tools or a function with a `name`'
+
+/** out: `allowed` where only some of the tools are to be offered; no choice where it is of a kind of tool that is dropped */
+function readToolChoice(choice: unknown): { choice?: Json; allowed?: ReadonlySet<unknown> } {
+  if (!isTold(choice)) return {}
+  if (choice === 'auto' || choice === 'none') return { choice: { type: choice } }
+  if (choice === 'required') return { choice: { type: 'any' } }
+  if (!isRecord(choice)) throw invalid('tool_choice', NO_CHOICE)
+  if (choice.type === 'custom') return {}
+  if (choice.type === 'allowed_tools' && isRecord(choice.allowed_tools)) {
+    const { mode, tools } = choice.allowed_tools
+    const functions = listOf(tools).map(tool => (isRecord(tool) && isRecord(tool.function) ? tool.function.name : undefined))
+    return { choice: { type: mode === 'required' ? 'any' : 'auto' }, allowed: new Set(functions) }
   }
-  throw invalid('tool_choice', 'must be "auto", "none", "required" or a function with a `name`')
+  if (choice.type === 'function' && isRecord(choice.function) && isText(choice.function.name)) {
+    return { choice: { type: 'tool', name: choice.function.name } }
+  }
+  throw invalid('tool_choice', NO_CHOICE)
 }
 
-function toMetadata({ metadata, user }: Json): unknown {
-  if (!isText(user)) return isTold(metadata) ? metadata : undefined
-  return { user_id: user, ...(isRecord(metadata) ? metadata : {}) }
+/** The only member of `metadata` that Messages has; OpenAI's are notes for its own store. */
+function toUserId({ metadata, user }: Json): string | undefined {
+  if (isRecord(metadata) && isText(metadata.user_id)) return metadata.user_id
+  return isText(user) ? user : undefined
+}
+
+/** A schema, as far as one was told: for "any JSON" Messages has no word. Source: "Structured outputs" */
+function toOutputFormat(format: unknown): Json | undefined {
+  if (!isRecord(format) || format.type !== 'json_schema') return undefined
+  const schema = isRecord(format.json_schema) ? format.json_schema.schema : undefined
+  if (!isRecord(schema)) throw invalid('response_format.json_schema.schema', 'must be a JSON schema')
+  return { type: 'json_schema', schema }
 }
 
 /**

@@ -92,8 +92,12 @@ describe('system messages', () => {
     ])
   })
 
-  test('alone leave no turn: the upstream says that it wants one', () => {
-    expect(translate({ messages: [{ role: 'system', content: 'a' }] })).toEqual({ system: 'a', messages: [] })
+  test('alone are what is asked, since Messages wants a turn', () => {
+    const messages = [
+      { role: 'system', content: 'a' },
+      { role: 'developer', content: 'b' },
+    ]
+    expect(translate({ messages })).toEqual({ messages: [{ role: 'user', content: [text('a'), text('b')] }] })
   })
 })
 
@@ -217,8 +221,10 @@ describe('tools', () => {
   })
 
   test('results are one user turn, together with what the user says next', () => {
-    expect(
+    const tool_calls = ['c1', 'c2', 'c3'].map(id => call(id, 'f', '{}'))
+    const [, answered] = records(
       turnsOf(
+        { role: 'assistant', tool_calls },
         { role: 'tool', tool_call_id: 'c1', content: 'r1' },
         {
           role: 'tool',
@@ -228,7 +234,8 @@ describe('tools', () => {
         { role: 'tool', tool_call_id: 'c3', content: null },
         user('next'),
       ),
-    ).toEqual([
+    )
+    expect([answered]).toEqual([
       {
         role: 'user',
         content: [
@@ -252,6 +259,18 @@ describe('tools', () => {
     expect(error.message).toContain('`messages.1.tool_call_id`')
   })
 
+  test.each([
+    ['without any call', [user('a')]],
+    [
+      'of a call that comes later',
+      [user('a'), { role: 'tool', tool_call_id: 'c1' }, { role: 'assistant', tool_calls: [call('c1', 'f', '')] }],
+    ],
+    ['of a call without a name, which is dropped', [{ role: 'assistant', tool_calls: [call('c1', '', '')] }]],
+  ])('a result %s is refused by name', (_what, messages) => {
+    const error = refusal({ messages: [...messages, { role: 'tool', tool_call_id: 'c1', content: 'r' }] })
+    expect([error.status, error.param]).toEqual([400, expect.stringMatching(/^messages\.[12]\.tool_call_id$/)])
+  })
+
   test('are functions with what Messages knows of them', () => {
     const parameters = { type: 'object', properties: { a: { type: 'string' } } }
     const cache_control = { type: 'ephemeral' }
@@ -266,11 +285,38 @@ describe('tools', () => {
       null,
     ]
     expect(translate({ tools }).tools).toEqual([
-      { name: 'f', description: 'd', input_schema: parameters },
-      { name: 'g' },
-      { name: 'h', cache_control },
-      { name: 'i', cache_control },
+      { name: 'f', description: 'd', input_schema: parameters, strict: true },
+      { name: 'g', input_schema: { type: 'object' } },
+      { name: 'h', input_schema: { type: 'object' }, cache_control },
+      { name: 'i', input_schema: { type: 'object' }, cache_control },
     ])
+  })
+
+  test('a schema is that of an object, said or not', () => {
+    const parameters = { properties: { a: {} } }
+    expect(translate({ tools: [tool('f', { parameters })] }).tools).toMatchObject([
+      { input_schema: { type: 'object', ...parameters } },
+    ])
+  })
+
+  test('of allowed ones alone Messages is told', () => {
+    const tool_choice = (mode: string) => ({ type: 'allowed_tools', allowed_tools: { mode, tools: [tool('g')] } })
+    const tools = [tool('f'), tool('g')]
+    expect(translate({ tools, tool_choice: tool_choice('required') })).toMatchObject({
+      tools: [{ name: 'g' }],
+      tool_choice: { type: 'any' },
+    })
+    expect(translate({ tools, tool_choice: tool_choice('auto') })).toMatchObject({
+      tools: [{ name: 'g' }],
+      tool_choice: { type: 'auto' },
+    })
+  })
+
+  test('a choice goes with the tools that it is of', () => {
+    expect(translate({ tool_choice: 'required' })).not.toHaveProperty('tool_choice')
+    const custom = { type: 'custom', custom: { name: 'x' } }
+    expect(translate({ tools: [custom], tool_choice: custom })).not.toContainAnyKeys(['tools', 'tool_choice'])
+    expect(translate({ tools: [custom, tool('f')], tool_choice: custom })).not.toHaveProperty('tool_choice')
   })
 
   test.each([[[]], [[{ type: 'custom' }]], [null], ['x']])('%p are none', tools => {
@@ -353,7 +399,9 @@ describe('the other members', () => {
   test.each([
     [{ user: 'u' }, { user_id: 'u' }],
     [{ user: 'u', metadata: { user_id: 'v' } }, { user_id: 'v' }],
-    [{ metadata: { a: 1 } }, { a: 1 }],
+    [{ metadata: { a: 1 } }, undefined],
+    [{ metadata: { user_id: 7 }, user: 'u' }, { user_id: 'u' }],
+    [{ user: 'u', metadata: { a: 1 } }, { user_id: 'u' }],
     [{ user: '' }, undefined],
     [{ user: 7 }, undefined],
   ])('%p is the metadata %p', (chat, expected) => {
@@ -374,6 +422,17 @@ describe('the other members', () => {
       response_format: { type: 'json_object' },
       service_tier: 'flex',
       store: false,
+      audio: { voice: 'a', format: 'wav' },
+      modalities: ['text'],
+      web_search_options: {},
+      prediction: { type: 'content', content: 'x' },
+      prompt_cache_key: 'k',
+      prompt_cache_options: {},
+      safety_identifier: 's',
+      verbosity: 'low',
+      moderation: {},
+      functions: [],
+      function_call: 'auto',
       reasoning_effort: 'none',
     }
     const kept = { top_k: 5, thinking: { type: 'disabled' }, service_tier: 'standard_only', vendor_member: { a: [null] } }
@@ -390,6 +449,38 @@ describe('the other members', () => {
     [{ messages: [{ role: 'function', name: 'f', content: 'a' }] }, 'messages.0.role'],
   ])('%p is refused by name', (chat, param) => {
     expect(refusal(chat).param).toBe(param)
+  })
+})
+
+describe('the answer that is asked for', () => {
+  const schema = { type: 'object', properties: { a: { type: 'string' } }, additionalProperties: false }
+  const response_format = { type: 'json_schema', json_schema: { name: 'n', schema, strict: true } }
+
+  test('is of the schema of `response_format`', () => {
+    expect(translate({ response_format }).output_config).toEqual({ format: { type: 'json_schema', schema } })
+    expect(translate({ response_format, output_config: { effort: 'low' } }).output_config).toEqual({
+      format: { type: 'json_schema', schema },
+      effort: 'low',
+    })
+  })
+
+  test.each([[{ type: 'text' }], [{ type: 'json_object' }], [null], ['x']])(
+    'has no form where `response_format` is %p',
+    format => {
+      expect(translate({ response_format: format })).not.toContainAnyKeys(['output_config', 'response_format'])
+    },
+  )
+
+  test('is refused where there is no schema', () => {
+    expect(refusal({ response_format: { type: 'json_schema' } }).param).toBe('response_format.json_schema.schema')
+  })
+
+  test.each([
+    [0.3, 0.3],
+    [1, 1],
+    [1.7, 1],
+  ])('at a temperature of %p has %p', (temperature, expected) => {
+    expect(translate({ temperature }).temperature).toBe(expected)
   })
 })
 
