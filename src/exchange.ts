@@ -163,6 +163,8 @@ export class Exchange {
   counted: Set<string> | undefined
   /** Part of an answer is on its way, of a stream or of one too large to hold: it is charged, however it ends. */
   hasAnswered = false
+  /** The target is asked in another dialect than the caller's. */
+  isTranslated = false
   private memberLease: Lease | undefined
   /** When the head of the answer went out, and the first thing that its caller could use. `clock.monotonic()` */
   headAt: number | undefined

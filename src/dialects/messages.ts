@@ -86,7 +86,9 @@ function toChat(body: Json): Json {
   const tools = toolsOf(body.tools, names)
   if (tools.length > 0) {
     chat.tools = tools
-    Object.assign(chat, toolChoiceOf(body.tool_choice, names))
+    const choice = toolChoiceOf(body.tool_choice, names)
+    if (isOfDropped(body.tool_choice, body.tools)) delete choice.tool_choice
+    Object.assign(chat, choice)
   }
   if (isRecord(body.metadata) && typeof body.metadata.user_id === 'string') chat.user = body.metadata.user_id
   const output = body.output_config ?? {}
@@ -197,11 +199,9 @@ function userTurn(role: 'user' | 'system', content: readonly unknown[], path: st
     const place = `${path}.${at}`
     if (block.type === 'text') parts.push({ type: 'text', text: textOf(block, place) })
     else if (block.type === 'image' || block.type === 'document') {
-      const part = mediaPart(block, place)
-      if (part) {
-        parts.push(part)
-        hasMedia ||= part.type !== 'text'
-      }
+      const media = mediaParts(block, place)
+      parts.push(...media)
+      hasMedia ||= media.some(({ type }) => type !== 'text')
     } else if (block.type === 'tool_result') {
       const id = block.tool_use_id
       if (typeof id !== 'string') throw invalid(`${place}.tool_use_id`, 'must be a string')
@@ -221,8 +221,7 @@ function resultContent(content: unknown, path: string): unknown {
   for (const [at, block] of blocksOf(content, path).entries()) {
     if (block.type === 'text') parts.push({ type: 'text', text: textOf(block, `${path}.${at}`) })
     else if (block.type === 'image' || block.type === 'document') {
-      const part = mediaPart(block, `${path}.${at}`)
-      if (part) parts.push(part)
+      parts.push(...mediaParts(block, `${path}.${at}`))
     }
   }
   if (parts.every(({ type }) => type === 'text')) return parts.map(({ text }) => String(text)).join('')
@@ -230,21 +229,72 @@ function resultContent(content: unknown, path: string): unknown {
 }
 
 /** An image or a document, or nothing where its source is of a kind that chat does not have. */
-function mediaPart(block: Json, path: string): Json | undefined {
+function mediaParts(block: Json, path: string): Json[] {
   const { source } = block
   if (!isRecord(source)) throw invalid(`${path}.source`, 'must be an object')
   if (source.type === 'url') {
     if (typeof source.url !== 'string') throw invalid(`${path}.source.url`, 'must be a string')
-    return { type: 'image_url', image_url: { url: source.url } }
+    return [{ type: 'image_url', image_url: { url: source.url } }]
   }
-  if (source.type === 'text' && typeof source.data === 'string') return { type: 'text', text: source.data }
-  if (source.type !== 'base64') return undefined
+  if (source.type === 'text' && typeof source.data === 'string') return [{ type: 'text', text: source.data }]
+  if (source.type === 'content') return contentParts(source.content, `${path}.source.content`)
+  if (source.type !== 'base64') return []
   const { data, media_type } = source
   if (typeof media_type !== 'string' || !/^[\w.+-]+\/[\w.+-]+$/.test(media_type)) {
     throw invalid(`${path}.source.media_type`, 'must be a media type such as image/png')
   }
   if (typeof data !== 'string' || !isBase64(data)) throw invalid(`${path}.source.data`, 'must be base64')
-  return { type: 'image_url', image_url: { url: `data:${media_type};base64,${data}` } }
+  return [{ type: 'image_url', image_url: { url: `data:${media_type};base64,${data}` } }]
+}
+
+/** What a document holds whose text is cut into blocks, for citations of them. */
+function contentParts(content: unknown, path: string): Json[] {
+  if (typeof content === 'string') return [{ type: 'text', text: content }]
+  if (!Array.isArray(content)) throw invalid(path, 'must be a string or an array of blocks')
+  return blocksOf(content, path).flatMap((block, at) => {
+    if (block.type === 'text') return [{ type: 'text', text: textOf(block, `${path}.${at}`) }]
+    return block.type === 'image' ? mediaParts(block, `${path}.${at}`) : []
+  })
+}
+
+const NOT_DROPPED: Readonly<Record<string, readonly unknown[]>> = {
+  // Thinking is given back where it leads to calls, and never missed where it does not.
+  assistant: ['text', 'thinking', 'redacted_thinking', 'tool_use'],
+  user: ['text', 'tool_result'],
+  system: ['text', 'tool_result'],
+}
+const SOURCES: readonly unknown[] = ['url', 'text', 'content', 'base64']
+
+/**
+ * What of a body no model server is told that speaks chat: blocks and tools of Anthropic's own. in: a body that `question` takes.
+ * out: each as its place, and what it is: `tools.0 (web_search_20250305)`
+ */
+export function droppedBlocks({ messages: turns, tools }: Json): string[] {
+  const dropped: string[] = []
+  const look = (content: unknown, path: string, kept: readonly unknown[]): void => {
+    for (const [at, block] of (Array.isArray(content) ? content : []).entries()) {
+      if (!isRecord(block)) continue
+      const place = `${path}.${at}`
+      if (block.type === 'tool_result' && kept.includes('tool_result')) look(block.content, `${place}.content`, ['text'])
+      if (kept.includes(block.type)) continue
+      const source = isRecord(block.source) ? block.source : undefined
+      const isMedia = block.type === 'image' || block.type === 'document'
+      if (source?.type === 'content' && isMedia) look(source.content, `${place}.source.content`, ['text'])
+      if (!isMedia || !SOURCES.includes(source?.type)) dropped.push(`${place} (${String(block.type)})`)
+    }
+  }
+  for (const [at, turn] of (Array.isArray(turns) ? turns : []).entries()) {
+    if (isRecord(turn)) look(turn.content, `messages.${at}.content`, NOT_DROPPED[String(turn.role)] ?? [])
+  }
+  for (const [at, tool] of (Array.isArray(tools) ? tools : []).entries()) {
+    if (isRecord(tool) && !isOwnTool(tool)) dropped.push(`tools.${at} (${String(tool.type)})`)
+  }
+  return dropped
+}
+
+/** A tool of the caller's, which has a schema. Those that Anthropic defines have a type of their own: nobody here could run or describe them. */
+function isOwnTool({ type }: Json): boolean {
+  return type === undefined || type === null || type === 'custom'
 }
 
 function toolsOf(tools: unknown, names: ToolNames): Json[] {
@@ -253,8 +303,7 @@ function toolsOf(tools: unknown, names: ToolNames): Json[] {
   const functions: Json[] = []
   for (const [at, tool] of tools.entries()) {
     if (!isRecord(tool)) throw invalid(`tools.${at}`, 'must be an object')
-    // Tools that Anthropic runs itself have a type of their own and no schema: nobody here could run them.
-    if (tool.type !== undefined && tool.type !== null && tool.type !== 'custom') continue
+    if (!isOwnTool(tool)) continue
     if (typeof tool.name !== 'string' || tool.name === '') throw invalid(`tools.${at}.name`, 'must be a string')
     functions.push({
       type: 'function',
@@ -266,6 +315,13 @@ function toolsOf(tools: unknown, names: ToolNames): Json[] {
     })
   }
   return functions
+}
+
+/** Whether a choice names a tool that nobody is offered. */
+function isOfDropped(choice: unknown, tools: unknown): boolean {
+  if (!isRecord(choice) || choice.type !== 'tool' || !Array.isArray(tools)) return false
+  const named = tools.filter(isRecord).filter(({ name }) => name === choice.name)
+  return named.length > 0 && !named.some(isOwnTool)
 }
 
 function toolChoiceOf(choice: unknown, names: ToolNames): Json {

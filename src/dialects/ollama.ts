@@ -98,6 +98,9 @@ function generateQuestion(body: Json): Json {
     throw invalid('suffix', 'is not supported: there is no chat request that fills in the middle')
   if (stringOf(body.template, 'template')) throw invalid('template', 'is not supported: the model server has its own')
   if (booleanOf(body.raw, 'raw')) throw invalid('raw', 'must not be true: prompts go through the template of the model server')
+  if (arrayOf(body.context, 'context').length > 0) {
+    throw invalid('context', 'is not supported: it is a conversation as tokens of another server; send the messages to /api/chat')
+  }
   const system = stringOf(body.system, 'system') ?? ''
   const content = contentOf(stringOf(body.prompt, 'prompt') ?? '', imagesOf(body.images, 'images'))
   return {
@@ -133,8 +136,10 @@ function formatOf(format: unknown): Json {
 function thinkOf(think: unknown): Json {
   if (think === undefined || think === null) return {}
   if (typeof think === 'boolean') return { chat_template_kwargs: { enable_thinking: think } }
+  // Chat has nothing above `high`.
+  if (think === 'max') return { reasoning_effort: 'high' }
   if (think !== 'low' && think !== 'medium' && think !== 'high') {
-    throw invalid('think', 'must be true, false, "low", "medium" or "high"')
+    throw invalid('think', 'must be true, false, "low", "medium", "high" or "max"')
   }
   return { reasoning_effort: think }
 }

@@ -146,6 +146,27 @@ function addItems(messages: Message[], items: readonly unknown[]): void {
   }
 }
 
+const KEPT_ITEMS = new Set<unknown>([
+  'message',
+  'function_call',
+  'custom_tool_call',
+  'reasoning',
+  ...Object.keys(CLIENT_RUN),
+  ...OUTPUTS,
+])
+
+/**
+ * What of a body no model server is told that speaks chat: items and tools of OpenAI's own. in: a body that `question` takes.
+ * out: each as its place, and what it is: `tools[0] (web_search)`
+ */
+export function droppedItems({ input, tools }: Json): string[] {
+  const typesOf = (name: string, list: unknown, kept: ReadonlySet<unknown>) =>
+    (Array.isArray(list) ? list : []).flatMap((each: unknown, at) =>
+      isObject(each) && isGiven(each.type) && !kept.has(each.type) ? [`${name}[${at}] (${String(each.type)})`] : [],
+    )
+  return [...typesOf('input', input, KEPT_ITEMS), ...typesOf('tools', tools, new Set(['function', 'custom']))]
+}
+
 /** What an item of reasoning tells in words; most of OpenAI's own tell nothing. */
 function reasoningOf({ content, summary }: Json): string {
   const textsOf = (parts: unknown) => (Array.isArray(parts) ? parts.filter(isObject).map(({ text }) => textOf(text)) : [])

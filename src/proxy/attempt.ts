@@ -35,6 +35,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
   const { endpoint, question, exchange, caller } = input
   const { upstream } = target
   const native = endpoint.native?.speaks(target.provider, upstream) ? endpoint.native : undefined
+  exchange.isTranslated = endpoint.dialect !== undefined && native === undefined
   const base = upstream.urls[native?.operation ?? endpoint.operation]
   const url = base !== undefined && question.call ? base + question.call.suffix : base
   const refusal = endpoint.relay?.refusal?.(target.provider, question.model)

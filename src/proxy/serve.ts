@@ -115,8 +115,8 @@ export async function serve(proxy: ProxyState, endpoint: Endpoint, request: Requ
     if (exchange.group !== undefined && isAnswered && isHeaderValue(exchange.labels.model)) {
       headers['x-aisix-served-by'] = exchange.labels.model
     }
-    const warning = body && endpoint.warning?.(body, exchange.labels.provider)
-    if (warning !== undefined) headers['x-aisix-warning'] = warning
+    const warning = body && exchange.isTranslated && endpoint.warning?.(body, exchange.labels.provider)
+    if (warning) headers['x-aisix-warning'] = warning
     if (endpoint.hasCallId) admission.describe(callerKey, model, headers, clock.now())
   }
   if (!question.isStream) {

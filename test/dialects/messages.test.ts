@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { toMessages } from '../../src/adapters/anthropic-chat.ts'
 import type { Json } from '../../src/dialects/dialect.ts'
-import { messages } from '../../src/dialects/messages.ts'
+import { droppedBlocks, messages } from '../../src/dialects/messages.ts'
 import { GatewayError } from '../../src/errors.ts'
 
 const ASKED = { alias: 'alias', body: {}, requestId: '0d5f6c1e-6a0e-4b0c-9d53-51b0f3b7c2aa', nowMs: 0 }
@@ -333,5 +333,119 @@ describe('an image', () => {
 
   test.each(['', 'AAA', 'AAAAA', 'A===', 'AA_-', '<svg>'])('of %j is refused by name', data => {
     expect(() => ask(data)).toThrow(expect.objectContaining({ param: 'messages.0.content.0.source.data' }))
+  })
+})
+
+test.each(['tool_calls', 'function_call', 'stop', null])(
+  'a message that ends with %p and calls nothing has not stopped for a tool',
+  finish_reason => {
+    const chat = { choices: [{ message: { content: 'x' }, finish_reason }] }
+    expect(messages.answer(chat, ASKED).stop_reason).toBe('end_turn')
+    const stream = messages.stream(ASKED)
+    const sent = stream.chunk({ choices: [{ index: 0, delta: { content: 'x' }, finish_reason }] }) + stream.end()
+    expect(sent).toContain('"stop_reason":"end_turn"')
+  },
+)
+
+test('a call that the old `function_call` ends is `tool_use`', () => {
+  const message = { function_call: { name: 'f', arguments: '{"x":1}' } }
+  expect(messages.answer({ choices: [{ message, finish_reason: 'function_call' }] }, ASKED)).toMatchObject({
+    content: [{ type: 'tool_use', name: 'f', input: { x: 1 } }],
+    stop_reason: 'tool_use',
+  })
+})
+
+test('a choice goes with the tool that it names', () => {
+  const ask = (more: Json) => messages.question({ model: 'm', messages: [{ role: 'user', content: 'x' }], ...more })
+  const tools = [
+    { type: 'web_search_20250305', name: 'web_search' },
+    { name: 'f', input_schema: { type: 'object' } },
+  ]
+  const dropped = ask({ tools, tool_choice: { type: 'tool', name: 'web_search', disable_parallel_tool_use: true } })
+  expect(dropped).not.toHaveProperty('tool_choice')
+  expect(dropped).toMatchObject({ tools: [{ function: { name: 'f' } }], parallel_tool_calls: false })
+  expect(ask({ tools, tool_choice: { type: 'tool', name: 'f' } })).toMatchObject({ tool_choice: { function: { name: 'f' } } })
+})
+
+test('a document whose text is in blocks is that text', () => {
+  const ask = (content: unknown) =>
+    messages.question({
+      model: 'm',
+      messages: [
+        {
+          role: 'user',
+          content: [
+            { type: 'document', title: 't', source: { type: 'content', content } },
+            { type: 'text', text: '?' },
+          ],
+        },
+      ],
+    }).messages
+  const image = { type: 'image', source: { type: 'url', url: 'https://h/a.png' } }
+  expect(ask('one ')).toEqual([{ role: 'user', content: 'one ?' }])
+  expect(
+    ask([
+      { type: 'text', text: 'one' },
+      { type: 'text', text: ' two' },
+    ]),
+  ).toEqual([{ role: 'user', content: 'one two?' }])
+  expect(ask([{ type: 'text', text: 'one' }, image])).toEqual([
+    {
+      role: 'user',
+      content: [
+        { type: 'text', text: 'one' },
+        { type: 'image_url', image_url: { url: 'https://h/a.png' } },
+        { type: 'text', text: '?' },
+      ],
+    },
+  ])
+  expect(() => ask(7)).toThrow(expect.objectContaining({ param: 'messages.0.content.0.source.content' }))
+})
+
+describe('what is left out', () => {
+  const text = { type: 'text', text: 'x' }
+  const file = { type: 'image', source: { type: 'file', file_id: 'f' } }
+
+  test('is named by its place', () => {
+    const body = {
+      messages: [
+        { role: 'user', content: [text, file, { type: 'search_result' }, { type: 'container_upload' }] },
+        { role: 'assistant', content: [{ type: 'server_tool_use' }, { type: 'tool_use' }, { type: 'redacted_thinking' }] },
+        { role: 'user', content: [{ type: 'tool_result', content: [text, file] }] },
+        {
+          role: 'user',
+          content: [{ type: 'document', source: { type: 'content', content: [text, { type: 'search_result' }] } }],
+        },
+      ],
+      tools: [
+        { type: 'custom', name: 'f' },
+        { type: 'bash_20250124', name: 'bash' },
+      ],
+    }
+    expect(droppedBlocks(body)).toEqual([
+      'messages.0.content.1 (image)',
+      'messages.0.content.2 (search_result)',
+      'messages.0.content.3 (container_upload)',
+      'messages.1.content.0 (server_tool_use)',
+      'messages.2.content.0.content.1 (image)',
+      'messages.3.content.0.source.content.1 (search_result)',
+      'tools.1 (bash_20250124)',
+    ])
+  })
+
+  test('is nothing of what is translated, and any body is survived', () => {
+    const source = { type: 'base64', media_type: 'image/png', data: 'AAAA' }
+    const content = [text, { type: 'image', source }, { type: 'document', source: { type: 'text', data: 'x' } }]
+    expect(
+      droppedBlocks({
+        messages: [
+          { role: 'user', content },
+          { role: 'user', content: 'x' },
+        ],
+      }),
+    ).toEqual([])
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.jsonValue(), (turns, tools) => Array.isArray(droppedBlocks({ messages: turns, tools }))),
+    )
   })
 })

@@ -142,6 +142,7 @@ describe('the question of /api/chat', () => {
     expect(chatOf({ think: true }).chat_template_kwargs).toEqual({ enable_thinking: true })
     expect(chatOf({ think: false }).chat_template_kwargs).toEqual({ enable_thinking: false })
     for (const think of ['low', 'medium', 'high']) expect(chatOf({ think })).toMatchObject({ reasoning_effort: think })
+    expect(chatOf({ think: 'max' })).toMatchObject({ reasoning_effort: 'high' })
     for (const think of [true, false, null]) expect(chatOf({ think })).not.toHaveProperty('reasoning_effort')
     for (const think of ['low', null]) expect(chatOf({ think })).not.toHaveProperty('chat_template_kwargs')
   })
@@ -352,7 +353,7 @@ describe('tool calls in a conversation', () => {
 
 describe('the question of /api/generate', () => {
   test('is a chat of a system prompt, if any, and the prompt', () => {
-    expect(generateOf({ system: 'be brief', context: 'ignored', suffix: '', template: '', raw: false })).toEqual({
+    expect(generateOf({ system: 'be brief', context: null, suffix: '', template: '', raw: false })).toEqual({
       model: 'llama3',
       messages: [{ role: 'system', content: 'be brief' }, ...HELLO],
       stream: true,
@@ -451,6 +452,8 @@ describe('a wrong member is refused by name', () => {
     ['suffix', { suffix: 'the end' }],
     ['suffix', { suffix: 1 }],
     ['template', { template: '{{ .Prompt }}' }],
+    ['context', { context: [1, 2, 3] }],
+    ['context', { context: 'tokens' }],
     ['raw', { raw: true }],
     ['raw', { raw: 'no' }],
     ['images[0]', { images: ['cat.png'] }],

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { ResponseStream } from 'openai/lib/responses/ResponseStream'
 import type { Asked, Json } from '../../src/dialects/dialect.ts'
-import { responses } from '../../src/dialects/responses.ts'
+import { droppedItems, responses } from '../../src/dialects/responses.ts'
 import { GatewayError } from '../../src/errors.ts'
 
 const asked = (body: Json = {}): Asked => ({
@@ -1172,6 +1172,15 @@ describe('reasoning, where the caller asked for a summary of it,', () => {
     const final = await ResponseStream.fromReadableStream(lines).finalResponse()
     expect<unknown>(final.output).toMatchObject([item, { type: 'message' }])
   })
+})
+
+test('what is left out is named by its place', () => {
+  const body = {
+    input: ['Hi', { role: 'user', content: 'x' }, call('c1'), output('c1'), { type: 'reasoning' }, { type: 'web_search_call' }],
+    tools: [{ type: 'function', name: 'f' }, { type: 'custom', name: 'c' }, { type: 'mcp' }],
+  }
+  expect(droppedItems(body)).toEqual(['input[5] (web_search_call)', 'tools[2] (mcp)'])
+  expect(droppedItems({ input: 'Hi' })).toEqual([])
 })
 
 test('a stream that is longer than its last event can repeat ends with an error, before it fills the memory', () => {

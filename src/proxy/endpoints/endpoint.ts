@@ -17,7 +17,7 @@ export type Endpoint = {
   /** The members that the gateway uses; all others pass untouched. Its keys may not occur twice in a body. */
   /** The body is JSON whatever its content type says: clients of Ollama need not say any, and curl says another. */
   takesAnyType?: boolean
-  /** What of the caller's body has no effect, as a warning. in: the body of a dialect, the label of the model that answers */
+  /** What of the caller's body has no effect, as a warning. in: the body of a dialect that was translated, the label of the model that answers */
   warning?(body: Json, provider: string): string | undefined
   /** An answer for which nobody has to be asked; undefined where somebody has. in: the body of a dialect */
   atOnce?(body: Json, asked: Asked): Json | undefined

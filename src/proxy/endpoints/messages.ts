@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { anthropic } from '../../adapters/anthropic.ts'
-import { messages as dialect } from '../../dialects/messages.ts'
+import { messages as dialect, droppedBlocks } from '../../dialects/messages.ts'
 import { nativeMessages } from '../native.ts'
 import type { NativeRelay } from './endpoint.ts'
 import { translatedEndpoint } from './translated.ts'
@@ -20,5 +20,6 @@ export const messages = translatedEndpoint({
   path: '/v1/messages',
   dialect,
   native: nativeRelay,
+  dropped: droppedBlocks,
   more: { messages: z.unknown() },
 })

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { responses as dialect } from '../../dialects/responses.ts'
+import { responses as dialect, droppedItems } from '../../dialects/responses.ts'
 import { nativeResponses } from '../native.ts'
 import { translatedEndpoint } from './translated.ts'
 
@@ -15,5 +15,6 @@ export const responses = translatedEndpoint({
     renames: false,
   },
   promptMember: 'input',
+  dropped: droppedItems,
   more: { input: z.unknown() },
 })

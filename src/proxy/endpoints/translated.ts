@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Dialect } from '../../dialects/dialect.ts'
+import type { Dialect, Json } from '../../dialects/dialect.ts'
 import type { Endpoint, EndpointQuestion, NativeRelay } from './endpoint.ts'
 import { isPlainQuestion, model, stream } from './fields.ts'
 
@@ -11,7 +11,10 @@ export function translatedEndpoint(of: {
   native?: NativeRelay
   promptMember?: Endpoint['promptMember']
   more?: z.ZodRawShape
+  /** What of a body the translation leaves out, each by its place. */
+  dropped?: (body: Json) => readonly string[]
 }): Endpoint {
+  const { dropped } = of
   const schema = z.looseObject({ model, stream, ...of.more })
   return {
     name: of.name,
@@ -19,6 +22,7 @@ export function translatedEndpoint(of: {
     operation: 'chat',
     dialect: of.dialect,
     ...(of.native ? { native: of.native } : {}),
+    ...(dropped ? { warning: body => droppedWarning(dropped(body)) } : {}),
     schema,
     keys: Object.keys(schema.shape),
     // The dialect looks at all else, and says what is wrong in its own words.
@@ -30,4 +34,16 @@ export function translatedEndpoint(of: {
     fillsUsage: false,
     noun: 'chat completions',
   }
+}
+
+/** Places that a warning names; a long conversation may have hundreds. */
+const PLACES_MAX = 8
+const PLACE_LENGTH_MAX = 100
+
+/** out: fit for a header: types are the caller's words */
+function droppedWarning(places: readonly string[]): string | undefined {
+  if (places.length === 0) return undefined
+  const named = places.slice(0, PLACES_MAX).map(place => place.replace(/[^\x20-\x7e]/g, '?').slice(0, PLACE_LENGTH_MAX))
+  const more = places.length > PLACES_MAX ? ` and ${places.length - PLACES_MAX} more` : ''
+  return `${named.join(', ')}${more}: the model server has nothing for this; it was left out`
 }
