@@ -1,11 +1,11 @@
 /** The command line: what the arguments ask for, and the commands that need no gateway. Source: control-bootstrap §4. */
 import { existsSync } from 'node:fs'
 import { basename } from 'node:path'
-import { readProblem } from './config/file.ts'
 import { ConfigError, loadConfig } from './config.ts'
 import { JsonError } from './lib/json.ts'
 import { printable } from './lib/log.ts'
 import { nearest } from './lib/nearest.ts'
+import { readProblem } from './lib/read-problem.ts'
 import { CatalogError } from './pricing/catalog.ts'
 import { catalogPath, readCatalogFile, replaceCatalog } from './pricing/catalog-file.ts'
 import { VERSION } from './version.ts'

@@ -176,6 +176,7 @@ function findClashes(config: Config, configPath: string): { path: string; text: 
   for (const file of [upstream.tls.ca_file, upstream.tls.client_cert_file, upstream.tls.client_key_file]) {
     if (file !== undefined) taken.set(file, 'a file of upstream.tls')
   }
+  if (config.resources_file !== undefined) taken.set(config.resources_file, 'the resources_file')
   const clashes: { path: string; text: string }[] = []
   for (const key of ['store', 'usage', 'budgets'] as const) {
     const file = config[key].path
@@ -201,6 +202,7 @@ function withAbsolutePaths(config: ConfigOutput, folder: string): Config {
     },
     admin: { ...config.admin, tls: pair(config.admin.tls) },
     store: { ...config.store, path: absolute(config.store.path) },
+    resources_file: config.resources_file && absolute(config.resources_file),
     usage: { ...config.usage, path: absolute(config.usage.path ?? besideStore('usage.db')) },
     budgets: { ...config.budgets, path: absolute(config.budgets.path ?? besideStore('budgets.db')) },
     upstream: {

@@ -11,4 +11,15 @@ const wanted = wantedEnvironment(process.env)
 /** False where the process could not start itself anew and runs with the limits of the first start. */
 export const isRestarted = wanted === undefined || restartWith(wanted, process.argv)
 
-process.on('SIGHUP', () => process.stderr.write('SIGHUP ignored: this gateway has no resources file to reload\n'))
+let hasHungUp = false
+let takeHangUp = () => {
+  hasHungUp = true
+}
+process.on('SIGHUP', () => takeHangUp())
+
+/** Has every SIGHUP from now on, and one that came already, told to `handler`. */
+export function handleHangUps(handler: () => void): void {
+  takeHangUp = handler
+  if (hasHungUp) handler()
+  hasHungUp = false
+}

@@ -29,7 +29,8 @@ import type { UpstreamTls } from './proxy/upstream.ts'
 import { createStatusApp } from './status/app.ts'
 import { createGatewayMetrics } from './status/gateway-metrics.ts'
 import { limitMetrics } from './status/limit-metrics.ts'
-import { openSqliteStore, StoreOpenError } from './store/index.ts'
+import { openResourcesFile, openSqliteStore, ResourcesFileError, type ResourcesFileStore, StoreOpenError } from './store/index.ts'
+import type { Store } from './store/store.ts'
 import { metricFamilies, RESOURCE_LABELS } from './telemetry/families.ts'
 import { Registry } from './telemetry/registry.ts'
 import { createRequestMetrics } from './telemetry/request-metrics.ts'
@@ -48,6 +49,9 @@ const TICK_MS = 1_000
 /** How long the end waits for collectors to take what is queued. */
 const EXPORT_MS = 3_000
 
+/** Hands every SIGHUP to a handler. The process met those that came before. */
+type HangUps = (handler: () => void) => void
+
 /** A listener that could not be had; the message is complete. */
 class BindError extends Error {}
 
@@ -55,7 +59,11 @@ class BindError extends Error {}
  * Serves until a signal ends it.
  * returns: the exit status: 0 after a clean drain, 1 when the start failed, 130 or 143 after a second signal
  */
-export async function serve(configPath: string, env: Environment, { isRestarted }: { isRestarted: boolean }): Promise<number> {
+export async function serve(
+  configPath: string,
+  env: Environment,
+  { isRestarted, handleHangUps }: { isRestarted: boolean; handleHangUps: HangUps },
+): Promise<number> {
   const signals = listenToSignals()
   let loaded: LoadedConfig
   try {
@@ -84,8 +92,9 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   const registry = new Registry(metricsConfig.max_series, metricFamilies(metricsConfig.buckets))
   let gateway: Gateway
   try {
-    gateway = await openGateway(loaded, env, registry, log)
+    gateway = await openGateway(loaded, env, registry, log, handleHangUps)
   } catch (error) {
+    if (error instanceof ResourcesFileError) return refuseStart(error.message)
     if (!(error instanceof StoreOpenError)) throw error
     return refuseStart(`store open failed: ${error.message}`)
   }
@@ -115,7 +124,7 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
     ...Object.fromEntries(
       listeners.map(({ label, server }) => [label, formatAddress({ hostname: server.hostname ?? '', port: server.port ?? 0 })]),
     ),
-    store: config.store.path,
+    ...(config.resources_file === undefined ? { store: config.store.path } : { resources_file: config.resources_file }),
   })
 
   const { modelChecker } = proxyApp
@@ -143,12 +152,29 @@ export async function serve(configPath: string, env: Environment, { isRestarted 
   return 0
 }
 
-/** throws: StoreOpenError; whatever else cannot be opened is told by health, and the gateway serves without it */
-async function openGateway({ config, tls }: LoadedConfig, env: Environment, registry: Registry, log: Log): Promise<Gateway> {
+/**
+ * throws: StoreOpenError, ResourcesFileError; whatever else cannot be opened is told by health, and the gateway serves
+ * without it
+ */
+async function openGateway(
+  { config, tls }: LoadedConfig,
+  env: Environment,
+  registry: Registry,
+  log: Log,
+  handleHangUps: HangUps,
+): Promise<Gateway> {
   const clock = systemClock
   const { metrics, service_name: serviceName } = config.observability
   const { enabled, path, retention_days: retentionDays, max_bytes: bytesMax } = config.usage
-  const store = openSqliteStore({ path: config.store.path, clock, log })
+  let store: Store
+  if (config.resources_file === undefined) {
+    store = openSqliteStore({ path: config.store.path, clock, log })
+    handleHangUps(() => log.info('SIGHUP is ignored: there is no resources_file to read again'))
+  } else {
+    const file: ResourcesFileStore = await openResourcesFile({ path: config.resources_file, env, clock, log })
+    handleHangUps(() => void file.reload())
+    store = file
+  }
   return {
     config,
     store,

@@ -1,6 +1,6 @@
 /** argv → configuration → Gateway → listeners → signals; the only file that exits the process. */
 // biome-ignore assist/source/organizeImports: the first start of the process ends in this module, before the others load.
-import { isRestarted } from './first.ts'
+import { handleHangUps, isRestarted } from './first.ts'
 import { type Output, parseCommand, runCatalogImport, runCheckConfig, runHashKey } from './cli.ts'
 import { say, serve } from './listen.ts'
 
@@ -20,7 +20,7 @@ switch (command.kind) {
     break
   case 'serve':
     process.exit(
-      await serve(command.configPath, process.env, { isRestarted }).catch(async error => {
+      await serve(command.configPath, process.env, { isRestarted, handleHangUps }).catch(async error => {
         // A mistake of ours before anything is served: whoever started the process must not take it for running.
         await say(process.stderr, `start failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
         return 1

@@ -55,11 +55,16 @@ export const HealthResponse = z
         snapshot_revision: z.int().describe('Change counter of the store as it is served.'),
         snapshot_age_seconds: seconds().nullable().describe('Since the snapshot was last confirmed to be what the store holds.'),
       })
-      .describe('The configuration that requests are served with.'),
+      .optional()
+      .describe('The configuration that requests are served with. Absent with a resources file.'),
     store: z
       .strictObject({
-        connected: z.boolean().describe('Whether the store can be read. While it cannot, the last snapshot is served.'),
-        problem: z.string().optional().describe('Why not, and what to do.'),
+        connected: z
+          .boolean()
+          .describe(
+            'Whether the store can be read. While it cannot, the last snapshot is served. With a resources file always true.',
+          ),
+        problem: z.string().optional().describe('Why not, or why the resources file was refused, and what to do.'),
       })
       .describe('Where resources are kept.'),
     rejected: z.int().describe('Stored resources that are not served as they stand; `/status/config` lists them.'),
@@ -138,12 +143,12 @@ export function healthReport(options: {
     return { id, name: display_name, health, status, ...(status_reason && { status_reason }) }
   })
   const age = status.confirmedAt === undefined ? null : Math.max(0, Math.floor((clock.now() - status.confirmedAt) / 1000))
+  const isFile = status.source === 'file'
   const isDown = models.some(({ health }) => health === 2)
   const { state, problem, queued, written, dropped, bytes, bytesMax, oldestMs } = ledger.status
   const isDegraded =
     models.some(({ health }) => health === 1) ||
-    age === null ||
-    age > SNAPSHOT_AGE_SECONDS_MAX ||
+    (!isFile && (age === null || age > SNAPSHOT_AGE_SECONDS_MAX)) ||
     state === 'degraded' ||
     budgets.health.state === 'degraded'
   return {
@@ -152,7 +157,7 @@ export function healthReport(options: {
     commit: COMMIT,
     uptime_seconds: Math.max(0, Math.floor((clock.now() - lifecycle.startedAtMs) / 1000)),
     models,
-    config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age },
+    ...(!isFile && { config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age } }),
     store: { connected: status.connected, problem: status.problem },
     rejected: status.rejected.length,
     dangling: [

@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { Log } from '../lib/log.ts'
 import { type Kind, kinds, REGISTRY, type Resource } from '../resources/index.ts'
-import { type Entry, NameTaken, type Store, StoreUnavailable } from '../store/store.ts'
+import { type Entry, NameTaken, type Store, StoreUnavailable, WritesRefused } from '../store/store.ts'
 import { readDocument } from './body.ts'
 import { AdminError, json } from './error.ts'
 import { mask, unmask } from './masking.ts'
@@ -43,14 +43,14 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
   }
 
   const create = (call: Call) =>
-    recorded(log, call, kind, 'created', async () => {
+    recorded({ store, log }, call, kind, 'created', async () => {
       const value = unmask(kind, validate(kind, await readDocument(call.request, bodyTimeoutMs)), undefined)
       const entry = await store.create(kind, value, call.actor)
       return { id: entry.id, response: written(kind, entry, undefined, store) }
     })
 
   const replace = (call: Call) =>
-    recorded(log, call, kind, 'replaced', async () => {
+    recorded({ store, log }, call, kind, 'replaced', async () => {
       const document = await readDocument(call.request, bodyTimeoutMs)
       if (!store.holds(kind, call.id)) throw notFound()
       const value = validate(kind, document)
@@ -72,7 +72,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
     })
 
   const remove = (call: Call) =>
-    recorded(log, call, kind, 'deleted', async () => {
+    recorded({ store, log }, call, kind, 'deleted', async () => {
       const entry = store.get(kind, call.id)
       if (!(await store.remove(kind, call.id, call.actor))) throw notFound()
       const warning = warningHeader(entry ? warningsOfRemoval(kind, entry, store.snapshot) : [])
@@ -176,7 +176,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
 /** `POST …/{id}/rotate`: a new plaintext for a caller key, shown this once; everything else about the key stays. */
 function rotateRoutes({ store, log }: ResourceOptions): Route[] {
   const rotate = (call: Call) =>
-    recorded(log, call, 'api_keys', 'rotated', async () => {
+    recorded({ store, log }, call, 'api_keys', 'rotated', async () => {
       const plaintext = `sk-${randomBytes(16).toString('hex')}`
       const key_hash = createHash('sha256').update(plaintext).digest('hex')
       const entry = await store.replace('api_keys', call.id, now => ({ ...now, key_hash }), call.actor)
@@ -208,7 +208,7 @@ function rotateRoutes({ store, log }: ResourceOptions): Route[] {
 
 /** Runs a write and logs it: who, what and how it ended, and no value. Failures of the store get their status here. */
 async function recorded(
-  log: Log,
+  { store, log }: Pick<ResourceOptions, 'store' | 'log'>,
   { actor, id, request }: Call,
   kind: Kind,
   outcome: string,
@@ -216,6 +216,7 @@ async function recorded(
 ): Promise<Response> {
   const fields = { actor: actor.adminKey, address: actor.address, method: request.method, kind }
   try {
+    if (store.writesRefused !== undefined) throw new WritesRefused(store.writesRefused)
     const done = await write()
     log.info('admin write', { ...fields, id: done.id, outcome })
     return done.response
@@ -232,7 +233,7 @@ async function recorded(
 
 function refusalOf(error: unknown): AdminError | undefined {
   if (error instanceof AdminError) return error
-  if (error instanceof NameTaken) return new AdminError(409, error.message)
+  if (error instanceof NameTaken || error instanceof WritesRefused) return new AdminError(409, error.message)
   if (error instanceof StoreUnavailable) return new AdminError(500, `store error: ${error.message}`)
   return undefined
 }

@@ -1,6 +1,6 @@
 import type { JsonObject } from '../lib/json.ts'
 import { type Kind, REGISTRY, type Resource } from '../resources/index.ts'
-import { type Problem, parseSorted, removeUnknown, type Sorted, sortOut } from '../resources/judgement.ts'
+import { type Problem, parseWritten, sortOut } from '../resources/judgement.ts'
 import { AdminError } from './error.ts'
 import { jsonPointer } from './pointer.ts'
 
@@ -16,7 +16,7 @@ export function validate<K extends Kind>(kind: K, document: JsonObject): Resourc
   const { name, refusals } = REGISTRY[kind]
   const sorted = sortOut(kind, document)
   const problems = sorted.refused.map(({ message }) => message)
-  const result = parse(sorted)
+  const result = parseWritten(sorted)
   const issues = 'problems' in result ? result.problems : []
   for (const issue of issues) problems.push(describe(kind, name, issue))
   problems.push(...(refusals?.(sorted.document) ?? []).map(({ path, message }) => failedAt(path, message)))
@@ -37,18 +37,4 @@ function describe(kind: Kind, name: string, issue: Problem): string {
   if (kind !== 'api_keys') return place
   if (isUnknownMember && issue.path.length === 0) return `malformed ${name} payload: ${issue.message}`
   return isUnknownMember || issue.code === 'invalid_type' ? `malformed ${name} payload: ${place}` : place
-}
-
-/**
- * Parses, and where members are unknown parses again without them: zod skips the rules over several members as long as one
- * is unknown, and an operator should hear of everything at once.
- */
-function parse<K extends Kind>(sorted: Sorted<K>): ReturnType<typeof parseSorted<K>> {
-  const result = parseSorted(sorted)
-  const unknown = 'problems' in result ? result.problems.filter(({ code }) => code === 'unrecognized_keys') : []
-  if (unknown.length === 0) return result
-  const document = structuredClone(sorted.document)
-  removeUnknown(document, unknown)
-  const again = parseSorted({ ...sorted, document })
-  return { problems: 'problems' in again ? [...unknown, ...again.problems] : unknown }
 }

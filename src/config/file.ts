@@ -5,6 +5,8 @@ import { isAlias, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseAll
 import { interpolate } from '../lib/interpolate.ts'
 import { JsonError, parseJson } from '../lib/json.ts'
 import { printable } from '../lib/log.ts'
+import { readProblem } from '../lib/read-problem.ts'
+import { firstBadLine, isMergeKey, isStandardTag, YAML_FAULTS } from '../lib/yaml.ts'
 import { ConfigError, joinPath, type Origins, type Problem } from './problems.ts'
 
 /** A mapping without prototype, so that no key of a file means anything special. */
@@ -21,9 +23,6 @@ export const FILE_BYTES_MAX = 1024 * 1024
 /** Values that aliases may add: far more than any real file has, far less than an alias bomb. */
 const ALIAS_VALUES_MAX = 10_000
 const DEPTH_MAX = 64
-
-/** Tags that say what the value is anyway. */
-const TAGS_KNOWN = new Set(['str', 'int', 'float', 'bool', 'null', 'map', 'seq'].map(name => `tag:yaml.org,2002:${name}`))
 
 export function emptyTree(): Tree {
   return Object.create(null)
@@ -45,16 +44,6 @@ export function readBounded(path: string): Uint8Array {
   } finally {
     closeSync(file)
   }
-}
-
-/** Why a file could not be read, in words for an operator. */
-export function readProblem(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  if (code === 'ENOENT') return 'no such file'
-  if (code === 'EISDIR') return 'is a directory, expected a file'
-  if (code === 'ENOTDIR') return 'a part of its path is not a folder'
-  if (code === 'EACCES' || code === 'EPERM') return 'permission denied: let the user that runs the gateway read it'
-  return `cannot be read${typeof code === 'string' ? ` (${code})` : ''}`
 }
 
 /**
@@ -92,22 +81,6 @@ function readText(path: string, readFile: ReadFile): string {
   }
 }
 
-/** The first line that is no UTF-8: lines can be told apart in any case, a newline is no part of a longer character. */
-function firstBadLine(bytes: Uint8Array): number {
-  let line = 1
-  for (let start = 0; start < bytes.length; line++) {
-    const newline = bytes.indexOf(10, start)
-    const end = newline < 0 ? bytes.length : newline
-    try {
-      new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(start, end))
-    } catch {
-      return line
-    }
-    start = end + 1
-  }
-  return line
-}
-
 type Fail = (offset: number, problem: string) => never
 
 /** JSON is a subset of YAML, so that one reader gives the places of both once the text is known to be JSON. */
@@ -137,22 +110,6 @@ function readYaml(path: string, text: string, env: Environment, lines: LineCount
   if (!isMap(root)) return fail(root.range[0], 'expected a mapping of keys to values, such as `proxy:`')
   file.tree = new Walk(path, env, lines, fail, file).mapping(root, [])
   return file
-}
-
-/** What an operator should look for, by the code of the parser's error. */
-const YAML_FAULTS: { readonly [code: string]: string } = {
-  TAB_AS_INDENT: 'a tab in the indentation: YAML allows only spaces there',
-  BAD_INDENT: 'wrong indentation: keys of one mapping start in the same column',
-  TAG_RESOLVE_FAILED: 'unknown tag (`!…`): remove it; quote the value if it begins with an exclamation mark',
-  BAD_DIRECTIVE: 'unknown directive: remove the line that begins with %',
-  BAD_DQ_ESCAPE: 'invalid escape sequence: write \\\\ for a backslash, or use single quotes',
-  BAD_SCALAR_START: 'a value cannot begin with this character: put the value in quotes',
-  BLOCK_AS_IMPLICIT_KEY: 'a second colon where a value was expected: put the value in quotes',
-  MISSING_CHAR: 'a closing quote, bracket or comma is missing before this place',
-  MULTILINE_IMPLICIT_KEY: 'expected `key: value`: is the colon missing?',
-  MULTIPLE_DOCS: 'expected one YAML document; remove the line `---` and what follows it',
-  RESOURCE_EXHAUSTION: 'nested too deeply',
-  UNEXPECTED_TOKEN: 'unexpected text: put a value that holds special characters, such as ${NAME} within braces, in quotes',
 }
 
 /** One pass over the nodes of a document, in its order, so that an alias finds the anchor that stands before it. */
@@ -267,7 +224,7 @@ class Walk {
   }
 
   private tagged(node: ParsedNode): void {
-    if (node.tag !== undefined && !TAGS_KNOWN.has(node.tag)) this.fail(node.range[0], YAML_FAULTS.TAG_RESOLVE_FAILED ?? '')
+    if (!isStandardTag(node.tag)) this.fail(node.range[0], YAML_FAULTS.TAG_RESOLVE_FAILED ?? '')
   }
 
   private locate(segments: readonly PropertyKey[], offset: number): void {
@@ -280,10 +237,6 @@ class Walk {
     const origin = { from: 'file' as const, path: this.path, line, column: col }
     this.file.problems.push({ origin, path: printable(joinPath(segments)), text })
   }
-}
-
-function isMergeKey(key: ParsedNode): boolean {
-  return isScalar(key) && key.type === 'PLAIN' && key.source === '<<'
 }
 
 /** True for what a mapping was read into. */

@@ -539,7 +539,7 @@ export const Config = z
     etcd,
     resources_file: checked(path => (path.trim() === '' ? 'must not be blank: give a path, or remove the key' : undefined))
       .optional()
-      .describe('File with all resources, in place of the store.'),
+      .describe('File with all resources, in place of the store, which is then not opened. SIGHUP reads it again.'),
     managed,
     bedrock_endpoint_url: z.string().default('').describe('Address of the Bedrock runtime.'),
   })

@@ -6,7 +6,6 @@
  * Whoever builds the feature deletes its row.
  */
 export const UNSUPPORTED: readonly string[] = [
-  'resources_file',
   'store.encryption_key_env',
   'proxy.url_rewrites',
   'observability.metrics.otlp.enabled',

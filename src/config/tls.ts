@@ -1,7 +1,8 @@
 /** Certificates and keys that the configuration names: read and checked once, at the start. */
 import { createPrivateKey, type KeyObject, type X509Certificate } from 'node:crypto'
 import { parseCertificates } from '../lib/pem.ts'
-import { type ReadFile, readProblem } from './file.ts'
+import { readProblem } from '../lib/read-problem.ts'
+import type { ReadFile } from './file.ts'
 import type { Config } from './schema.ts'
 
 /** PEM text, as `Bun.serve` takes it. */

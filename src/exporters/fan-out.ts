@@ -124,9 +124,10 @@ export function createExporters(options: ExportersOptions): Exporters {
       for (const entry of entries.values()) {
         if (!entry.value.enabled) continue
         const known = before.get(entry.id)
-        if (known?.entry === entry) {
+        // A reload of a resources file gives every entry a new revision, and changes few documents.
+        if (known?.entry.value === entry.value) {
           before.delete(entry.id)
-          now.push(known)
+          now.push({ ...known, entry })
         } else {
           try {
             now.push(start(entry, known?.counts ?? { delivered: 0, dropped: 0, failed: 0 }))

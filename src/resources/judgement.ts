@@ -55,6 +55,20 @@ export function parseSorted<K extends Kind>({
 }
 
 /**
+ * Parses what an operator wrote, and where members are unknown parses again without them: zod skips the rules over several
+ * members as long as one is unknown, and an operator should hear of everything at once.
+ */
+export function parseWritten<K extends Kind>(sorted: Sorted<K>): ReturnType<typeof parseSorted<K>> {
+  const result = parseSorted(sorted)
+  const unknown = 'problems' in result ? result.problems.filter(({ code }) => code === 'unrecognized_keys') : []
+  if (unknown.length === 0) return result
+  const document = structuredClone(sorted.document)
+  removeUnknown(document, unknown)
+  const again = parseSorted({ ...sorted, document })
+  return { problems: 'problems' in again ? [...unknown, ...again.problems] : unknown }
+}
+
+/**
  * What is wrong by the one form of a union that was likely meant, in place of the word that no form fits: the one with the
  * fewest unknown members, the first of these by declaration.
  */

@@ -19,8 +19,10 @@ export function resourceCounts(store: Store): Record<string, number> {
 /** The first of the states that applies, in the order of the contract. source: control-bootstrap §5.3 */
 export function configState(status: StoreStatus, served: number): ConfigState {
   if (!hasConfig(status)) return 'never_loaded'
-  // A load fails also when some rows were rejected; it is refused as a whole only where the source could not be read.
-  const isRefused = status.lastReload?.successful === false && status.lastFailure?.last_error_kind === 'fetch'
+  // A load of a store fails also when some rows were rejected; it is refused as a whole only where the source could not be
+  // read. A resources file is taken whole or not at all.
+  const isWhole = status.source === 'file' || status.lastFailure?.last_error_kind === 'fetch'
+  const isRefused = status.lastReload?.successful === false && isWhole
   if (isRefused || (status.rejected.length > 0 && served === 0)) return 'out_of_sync'
   if (status.rejected.length > 0) return 'degraded'
   return served === 0 ? 'empty' : 'synced'
@@ -31,17 +33,19 @@ export function configStatus(store: Store) {
   const { status } = store
   const counts = resourceCounts(store)
   const served = Object.values(counts).reduce((sum, count) => sum + count, 0)
+  const isFile = status.source === 'file'
   return {
     state: configState(status, served),
     source: {
-      type: 'sqlite',
-      connected: status.connected,
-      observed_revision: status.observedRevision,
+      type: status.source,
+      connected: isFile ? undefined : status.connected,
+      observed_revision: isFile ? undefined : status.observedRevision,
+      source_hash: status.sourceHash,
       observed_at: status.observedAt,
     },
     applied: hasConfig(status)
       ? {
-          applied_revision: status.appliedRevision,
+          applied_revision: isFile ? undefined : status.appliedRevision,
           config_hash: status.configHash,
           apply_seq: status.applySeq,
           applied_at: status.appliedAt,

@@ -41,15 +41,19 @@ const RELOADS = counter(
   'aisix_config_reloads_total',
   [],
   'Full loads of the configuration since the start, good and bad.',
-  'At the start, and whenever the store is read anew as a whole; a change of a row does not count.',
+  'At the start, and whenever the store or the resources file is read anew as a whole; a change of a row does not count.',
 )
 const RELOAD_FAILURES = counter(
   'aisix_config_reload_failures_total',
   ['reason'],
   'Full loads that failed, by reason: fetch, parse or validate.',
-  'Once a reason that is present in a load. `fetch`: the store could not be read.',
+  'Once a reason that is present in a load. `fetch`: the store or the resources file could not be read. `parse`: it is no YAML or JSON.',
 )
-const REJECTED = gauge('aisix_config_rejected_resources', ['kind'], 'Stored resources that do not validate.')
+const REJECTED = gauge(
+  'aisix_config_rejected_resources',
+  ['kind'],
+  'Stored resources that do not validate; of a resources file that was refused, its errors.',
+)
 const PARTIALLY_COMPATIBLE = gauge(
   'aisix_config_partially_compatible_resources',
   ['kind'],
@@ -60,9 +64,17 @@ const STALE_SERVED = gauge(
   ['kind'],
   'Rejected resources whose last good version goes on serving.',
 )
-const OBSERVED_REVISION = gauge('aisix_config_observed_revision', [], 'Newest revision seen in the store.')
-const APPLIED_REVISION = gauge('aisix_config_applied_revision', [], 'Revision that requests are served with.')
-const SOURCE_CONNECTED = gauge('aisix_config_source_connected', [], 'Whether the store can be read.')
+const OBSERVED_REVISION = gauge(
+  'aisix_config_observed_revision',
+  [],
+  'Newest revision seen in the store. Not with a resources file.',
+)
+const APPLIED_REVISION = gauge(
+  'aisix_config_applied_revision',
+  [],
+  'Revision that requests are served with. Not with a resources file.',
+)
+const SOURCE_CONNECTED = gauge('aisix_config_source_connected', [], 'Whether the store can be read. Not with a resources file.')
 const HASH_INFO = gauge(
   'aisix_config_hash_info',
   ['hash'],
@@ -119,6 +131,8 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
     if (currentHash !== undefined) hashes.push({ labels: [currentHash], value: 1 })
     if (previousHash !== undefined) hashes.push({ labels: [previousHash], value: 0 })
 
+    // A resources file has no revisions, and no connection.
+    const ofStore = (value: number): Sample[] => (status.source === 'file' ? [] : [{ value }])
     const { lastReload, lastReloadSuccessAt, reloadFailures } = status
     const reloadedAt = lastReloadSuccessAt === undefined ? [] : [{ value: lastReloadSuccessAt / 1_000 }]
     return renderFamilies([
@@ -132,9 +146,9 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
       { family: REJECTED, samples: perKind(rejected) },
       { family: PARTIALLY_COMPATIBLE, samples: perKind(partial) },
       { family: STALE_SERVED, samples: perKind(stale) },
-      { family: OBSERVED_REVISION, samples: [{ value: status.observedRevision }] },
-      { family: APPLIED_REVISION, samples: [{ value: status.appliedRevision }] },
-      { family: SOURCE_CONNECTED, samples: [{ value: status.connected ? 1 : 0 }] },
+      { family: OBSERVED_REVISION, samples: ofStore(status.observedRevision) },
+      { family: APPLIED_REVISION, samples: ofStore(status.appliedRevision) },
+      { family: SOURCE_CONNECTED, samples: ofStore(status.connected ? 1 : 0) },
       { family: HASH_INFO, samples: hashes },
     ])
   }

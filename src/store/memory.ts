@@ -20,6 +20,7 @@ export function openMemoryStore({ clock = Date }: { clock?: WallClock } = {}): S
     get status() {
       return table.status({ connected: !isClosed, problem: undefined, confirmedAt: clock.now() })
     },
+    writesRefused: undefined,
     list: table.list,
     get: table.get,
     async create(kind, value) {

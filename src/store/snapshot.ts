@@ -108,11 +108,16 @@ export function compileAllowList(patterns: readonly string[]): (name: string) =>
 
 const allowsNone = () => false
 
+/** What can be taken over from a snapshot, or was made ready before there is one. */
+export type Built = Pick<Snapshot, 'apiKeys' | 'models' | 'wildcards'> & {
+  entries: Pick<Snapshot['entries'], 'api_keys' | 'models'>
+}
+
 /**
  * Builds the look-ups over rows that are given in the order of their creation. What `previous` built over the same maps
  * and entries is taken over, so that a write costs what its own kind costs: entries are never changed in place.
  */
-export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Snapshot): Snapshot {
+export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Built): Snapshot {
   return {
     revision,
     providerKeys: entries.provider_keys,
@@ -136,23 +141,30 @@ function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'mo
   return { models, wildcards: buildWildcards(patterns) }
 }
 
-function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Snapshot | undefined): Snapshot['apiKeys'] {
+function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Built | undefined): Snapshot['apiKeys'] {
   const apiKeys = new Map<string, CallerKey>()
-  for (const entry of entries.values()) {
-    const { key_hash, expires_at, allowed_models, allowed_routes = [] } = entry.value
-    if (apiKeys.has(key_hash)) continue
-    const known = previous?.apiKeys.get(key_hash)
-    apiKeys.set(
-      key_hash,
-      known?.entry === entry
-        ? known
-        : {
-            entry,
-            expiresAtMs: expires_at === undefined ? undefined : Date.parse(expires_at),
-            allows: compileAllowList(allowed_models),
-            allowsRoute: allowed_routes.length === 0 ? allowsNone : compileAllowList(allowed_routes),
-          },
-    )
-  }
+  for (const entry of entries.values()) addApiKey(apiKeys, entry, previous?.apiKeys)
   return apiKeys
+}
+
+/** Makes a caller key ready, unless an older row has its hash. What `before` made of the same document is taken over. */
+export function addApiKey(
+  apiKeys: Map<string, CallerKey>,
+  entry: Entry<'api_keys'>,
+  before: Snapshot['apiKeys'] | undefined,
+): void {
+  const { key_hash, expires_at, allowed_models, allowed_routes = [] } = entry.value
+  if (apiKeys.has(key_hash)) return
+  const known = before?.get(key_hash)
+  if (known?.entry.value === entry.value) {
+    apiKeys.set(key_hash, known.entry === entry ? known : { ...known, entry })
+    return
+  }
+  const expiresAtMs = expires_at === undefined ? undefined : Date.parse(expires_at)
+  apiKeys.set(key_hash, {
+    entry,
+    expiresAtMs,
+    allows: compileAllowList(allowed_models),
+    allowsRoute: allowed_routes.length === 0 ? allowsNone : compileAllowList(allowed_routes),
+  })
 }

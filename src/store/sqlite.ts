@@ -235,6 +235,7 @@ export function openSqliteStore({ path: given, clock, log: parent, pollMs = 250,
     get status() {
       return table.status({ connected: !closing && problem === undefined, problem, confirmedAt })
     },
+    writesRefused: undefined,
     list: table.list,
     get: table.get,
 

@@ -25,6 +25,10 @@ export type Rejection = {
 }
 
 export type StoreStatus = {
+  /** `file`: a resources file, which is taken over as a whole or not at all, and has no revisions. */
+  source: 'sqlite' | 'file'
+  /** Of a resources file: hexadecimal SHA-256 of the bytes last read, a refused file's too. */
+  sourceHash: string | undefined
   /** False while the file cannot be read: locked for long, gone, replaced, corrupt. The last snapshot goes on serving. */
   connected: boolean
   /** Why it is not connected, in words for an operator. */
@@ -51,11 +55,13 @@ export type StoreStatus = {
 /**
  * Where resources live. Reads come from the current snapshot and never wait. A write is validated by the caller, made
  * durable, then visible in `snapshot`, then answered, in this order.
- * throws from writes: NameTaken (409), StoreUnavailable (500) with the reason in words
+ * throws from writes: NameTaken (409), WritesRefused (409), StoreUnavailable (500) with the reason in words
  */
 export interface Store {
   readonly snapshot: Snapshot
   readonly status: StoreStatus
+  /** Why no write is ever taken, in words for whoever tries; undefined where writes are taken. */
+  readonly writesRefused: string | undefined
   list<K extends Kind>(kind: K): Entry<K>[]
   get<K extends Kind>(kind: K, id: string): Entry<K> | undefined
   create<K extends Kind>(kind: K, value: Resource[K], actor: Actor): Promise<Entry<K>>
@@ -88,3 +94,6 @@ export class NameTaken extends Error {
 
 /** The store cannot take a write now. The message says why and what to do; nothing was changed. */
 export class StoreUnavailable extends Error {}
+
+/** This store takes no writes, whatever they are. The message says what to do instead. */
+export class WritesRefused extends Error {}

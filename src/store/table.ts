@@ -252,6 +252,8 @@ export function createTable(clock: WallClock) {
 
     status({ connected, problem, confirmedAt }: Connection): StoreStatus {
       return {
+        source: 'sqlite',
+        sourceHash: undefined,
         connected,
         problem,
         observedRevision: snapshot.revision,
@@ -326,7 +328,13 @@ function newShelf<K extends Kind>(): Shelf<K> {
   return { rows: new Map(), entries: new Map(), names: new Map(), troubled: [], unknownFields: new Map() }
 }
 
-function entriesOf(shelves: Shelves): Snapshot['entries'] {
+/** Entries of every kind by id. */
+export type EntryMaps = { [K in Kind]: Map<string, Entry<K>> }
+
+/** Maps for all kinds, with nothing in them. */
+export const emptyEntries = (): EntryMaps => entriesOf(newShelves())
+
+function entriesOf(shelves: Shelves): EntryMaps {
   return {
     provider_keys: shelves.provider_keys.entries,
     models: shelves.models.entries,
@@ -360,6 +368,7 @@ function isSameSequence<T>(some: Iterator<T>, others: Iterator<T>): boolean {
 }
 
 /** RFC 3339, UTC, whole seconds. */
-function time(ms: number): string {
+/** RFC 3339 in UTC, whole seconds. */
+export function time(ms: number): string {
   return new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z')
 }
