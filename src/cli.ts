@@ -1,6 +1,7 @@
 /** The command line: what the arguments ask for, and the commands that need no gateway. Source: control-bootstrap §4. */
-import { existsSync } from 'node:fs'
+import { existsSync, renameSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
+import { configSchema } from './config/json-schema.ts'
 import { ConfigError, loadConfig } from './config.ts'
 import { JsonError } from './lib/json.ts'
 import { printable } from './lib/log.ts'
@@ -8,6 +9,11 @@ import { nearest } from './lib/nearest.ts'
 import { readProblem } from './lib/read-problem.ts'
 import { CatalogError } from './pricing/catalog.ts'
 import { catalogPath, readCatalogFile, replaceCatalog } from './pricing/catalog-file.ts'
+import { exportResources } from './resources-file/export.ts'
+import { resourcesSchema } from './resources-file/json-schema.ts'
+import { loadResources } from './resources-file/load.ts'
+import { renderReport } from './resources-file/problem.ts'
+import { readStore, StoreOpenError } from './store/index.ts'
 import { VERSION } from './version.ts'
 
 /** What a command says and how it ends. */
@@ -19,7 +25,12 @@ export type Command =
   /** Reads standard input to its end and hands it to `runHashKey`. */
   | { kind: 'hash-key' }
   | { kind: 'catalog-import'; file: string; configPath: string }
+  | { kind: 'validate'; file: string }
+  | { kind: 'export'; source: ExportSource; output: string | undefined; revealSecrets: boolean }
+  | { kind: 'schema'; of: 'config' | 'resources' }
   | { kind: 'print'; output: Output }
+
+export type ExportSource = { configPath: string } | { dbPath: string }
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -45,11 +56,21 @@ Ends with 1, and the old catalog in place, when FILE cannot be used.
 `,
   validate: `aisix validate --resources FILE
 
-Resources files are not supported by this version.
+Checks a resources file as a start would, with the variables of this environment, and starts nothing.
+Prints "OK: FILE loaded N resource(s)", and warnings on stderr. Ends with 1, and every error on stderr, when the file cannot be used.
 `,
-  export: `aisix export
+  export: `aisix export [--config PATH | --db PATH] [-o FILE] [--reveal-secrets]
 
-Resources files are not supported by this version.
+Writes the resources of the store as a resources file, to standard output or to FILE, which only its owner can read. The
+gateway may be running. Credentials are replaced by \${AISIXSECRET_…}, and the variables listed on stderr.
+  --db PATH          the database itself, in place of the configuration that names it
+  -o, --output FILE  where to write
+  --reveal-secrets   writes credentials in clear text
+Ends with 1 when the file would not give back what is stored: it is written all the same, to be looked at.
+`,
+  schema: `aisix schema config|resources
+
+Prints the JSON Schema of config.yaml or of a resources file, for editors and for checks elsewhere.
 `,
   help: `aisix help [COMMAND]
 
@@ -66,6 +87,9 @@ Usage: aisix [--config PATH]     serve
 Commands:
   check-config   check the configuration and start nothing
   hash-key       print the hash of the key on standard input
+  validate       check a resources file and start nothing
+  export         write what is in the store as a resources file
+  schema         print the JSON Schema of a configuration or a resources file
   catalog        replace the catalog of published prices
   help COMMAND   tell more about a command
 
@@ -86,9 +110,9 @@ export function parseCommand(argv: readonly string[], env: Environment, exists: 
   const rest = argv.slice(1)
   if (first === 'check-config') return parseOptions('check-config', rest, env, exists)
   if (rest.includes('--help') || rest.includes('-h')) return help(first)
-  if (first === 'validate' || first === 'export') {
-    return print({ stderr: `aisix ${first}: resources files are not supported by this version\n`, exit: 1 })
-  }
+  if (first === 'validate') return parseValidate(rest)
+  if (first === 'export') return parseExport(rest, env, exists)
+  if (first === 'schema') return parseSchema(rest)
   if (first === 'help') return parseHelp(rest)
   if (first === 'catalog') return parseCatalog(rest, env, exists)
   return rest[0] === undefined ? { kind: 'hash-key' } : usageError('hash-key takes no arguments: the key comes on standard input')
@@ -115,6 +139,63 @@ function parseCatalog([action, ...args]: readonly string[], env: Environment, ex
   if (file === '' || others.length > 0) return usageError('catalog import takes one file: aisix catalog import FILE')
   const command = parseOptions('check-config', options, env, exists)
   return command.kind === 'check-config' ? { kind: 'catalog-import', file, configPath: command.configPath } : command
+}
+
+function parseValidate(args: readonly string[]): Command {
+  const options = takeOptions(args, { '--resources': 'value' })
+  if ('kind' in options) return options
+  const file = options.values.get('--resources')
+  return file === undefined
+    ? usageError('validate needs to know the file: aisix validate --resources FILE')
+    : { kind: 'validate', file }
+}
+
+function parseExport(args: readonly string[], env: Environment, exists: (path: string) => boolean): Command {
+  const options = takeOptions(
+    args.map(arg => ALIASES[arg] ?? arg),
+    { '--config': 'value', '--db': 'value', '--output': 'value', '--reveal-secrets': 'flag' },
+  )
+  if ('kind' in options) return options
+  const { values, flags } = options
+  const [dbPath, given] = [values.get('--db'), values.get('--config')]
+  if (dbPath !== undefined && given !== undefined) return usageError('--db and --config exclude each other')
+  const rest = { kind: 'export', output: values.get('--output'), revealSecrets: flags.has('--reveal-secrets') } as const
+  if (dbPath !== undefined) return { ...rest, source: { dbPath } }
+  const command = parseOptions('check-config', given === undefined ? [] : ['--config', given], env, exists)
+  return command.kind === 'check-config' ? { ...rest, source: { configPath: command.configPath } } : command
+}
+
+function parseSchema([of, extra]: readonly string[]): Command {
+  if ((of === 'config' || of === 'resources') && extra === undefined) return { kind: 'schema', of }
+  return usageError('schema needs to know of what: aisix schema config, or aisix schema resources')
+}
+
+const ALIASES: { readonly [short: string]: string } = { '-c': '--config', '-o': '--output' }
+
+/** Options by name; `--name VALUE` and `--name=VALUE` are alike. out: a usage error for what is unknown, missing or given twice */
+function takeOptions(args: readonly string[], known: { readonly [name: string]: 'value' | 'flag' }) {
+  const values = new Map<string, string>()
+  const flags = new Set<string>()
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] ?? ''
+    const [name = '', ...attached] = arg.split('=')
+    const takes = Object.hasOwn(known, name) ? known[name] : undefined
+    if (takes === undefined || (takes === 'flag' && attached.length > 0)) {
+      const problem = `${arg.startsWith('-') ? 'unknown option' : 'unexpected argument'} ${quote(name)}`
+      return usageError(problem, nearest(name, Object.keys(known)))
+    }
+    if (values.has(name) || flags.has(name)) return usageError(`${name} is given twice`)
+    if (takes === 'flag') {
+      flags.add(name)
+      continue
+    }
+    const value = attached.length > 0 ? attached.join('=') : args[++i]
+    if (value === undefined || value === '' || (attached.length === 0 && value.startsWith('-'))) {
+      return usageError(`${name} needs the path of a file`)
+    }
+    values.set(name, value)
+  }
+  return { values, flags }
 }
 
 /** The options of the commands that take a configuration. */
@@ -248,10 +329,70 @@ export function runCatalogImport(file: string, configPath: string, env: Environm
   }
 }
 
+/** Checks a resources file as a start would. Source: control-resources-file §7. */
+export function runValidate(file: string, env: Environment): Output {
+  const { entries, problems, warnings } = loadResources(file, env)
+  const stderr = warnings.map(warning => `warning: ${warning}\n`).join('')
+  if (problems.length > 0) return { stdout: '', stderr: `${stderr}${renderReport(file, problems)}\n`, exit: 1 }
+  return { stdout: `OK: ${file} loaded ${entries.length} resource(s)\n`, stderr, exit: 0 }
+}
+
+/** Writes the store as a resources file. Source: control-resources-file §8. */
+export function runExport({ source, output, revealSecrets }: Extract<Command, { kind: 'export' }>, env: Environment): Output {
+  const fail = (problem: string): Output => ({ stdout: '', stderr: `export failed: ${problem}\n`, exit: 1 })
+  try {
+    const path = 'dbPath' in source ? source.dbPath : loadConfig({ path: source.configPath, env }).config.store.path
+    const { entries, rejected } = readStore(path)
+    const { text, count, placeholders, problems } = exportResources(entries, { revealSecrets })
+    if (output !== undefined) {
+      try {
+        replaceFile(output, text)
+      } catch (error) {
+        return fail(`${printable(output)}: ${writeProblem(error)}`)
+      }
+    }
+    const blocking = [
+      ...rejected.map(each => `${each.resource_kind} ${each.resource_id} is not exported: ${each.last_error}`),
+      ...problems,
+    ]
+    const lines = [
+      ...(revealSecrets ? ['WARNING: THE FILE HOLDS CREDENTIALS IN CLEAR TEXT; keep it out of version control'] : []),
+      ...placeholders.map(({ variable, collection, identity, field }) => {
+        return `set ${variable}: ${field} of ${collection} "${printable(identity)}"`
+      }),
+      ...blocking.map(problem => `error: ${problem}`),
+      ...(blocking.length > 0 ? ['the file does not give back all that is stored: look at the errors above'] : []),
+      `Exported ${count} resource(s) to ${output === undefined ? 'standard output' : printable(output)}`,
+    ]
+    return {
+      stdout: output === undefined ? text : '',
+      stderr: lines.map(line => `${line}\n`).join(''),
+      exit: blocking.length > 0 ? 1 : 0,
+    }
+  } catch (error) {
+    if (error instanceof ConfigError || error instanceof StoreOpenError) return fail(error.message)
+    throw error
+  }
+}
+
+/** A whole file in the place of another, readable by its owner alone. */
+function replaceFile(path: string, text: string): void {
+  const fresh = `${path}.new`
+  writeFileSync(fresh, text, { mode: 0o600, flag: 'wx' })
+  renameSync(fresh, path)
+}
+
+/** Prints a JSON Schema. */
+export function runSchema(of: 'config' | 'resources'): Output {
+  const schema = of === 'config' ? configSchema() : resourcesSchema()
+  return { stdout: `${JSON.stringify(schema, null, 2)}\n`, stderr: '', exit: 0 }
+}
+
 function writeProblem(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
-  if (code === 'ENOENT') return 'its folder does not exist; start the gateway once, or create it'
+  if (code === 'ENOENT') return 'its folder does not exist; create it'
   if (code === 'EACCES' || code === 'EPERM') return 'permission denied: run this as the user that runs the gateway'
-  if (code === 'EEXIST') return 'another import is under way, or one was killed: remove the file that ends with .new beside it'
+  if (code === 'EEXIST')
+    return 'another one is being written, or its writer was killed: remove the file that ends with .new beside it'
   return `cannot be written (${code})`
 }

@@ -1,7 +1,16 @@
 /** argv → configuration → Gateway → listeners → signals; the only file that exits the process. */
 // biome-ignore assist/source/organizeImports: the first start of the process ends in this module, before the others load.
 import { handleHangUps, isRestarted } from './first.ts'
-import { type Output, parseCommand, runCatalogImport, runCheckConfig, runHashKey } from './cli.ts'
+import {
+  type Output,
+  parseCommand,
+  runCatalogImport,
+  runCheckConfig,
+  runExport,
+  runHashKey,
+  runSchema,
+  runValidate,
+} from './cli.ts'
 import { say, serve } from './listen.ts'
 
 const command = parseCommand(process.argv.slice(2), process.env)
@@ -17,6 +26,15 @@ switch (command.kind) {
     break
   case 'catalog-import':
     await finish(runCatalogImport(command.file, command.configPath, process.env))
+    break
+  case 'validate':
+    await finish(runValidate(command.file, process.env))
+    break
+  case 'export':
+    await finish(runExport(command, process.env))
+    break
+  case 'schema':
+    await finish(runSchema(command.of))
     break
   case 'serve':
     process.exit(

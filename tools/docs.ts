@@ -9,11 +9,14 @@ import { catalogSnapshot } from './docs/catalog.ts'
 import { configurationReference } from './docs/configuration.ts'
 import { dashboard } from './docs/dashboard.ts'
 import { metricsReference } from './docs/metrics.ts'
+import { configJsonSchema, resourcesJsonSchema } from './docs/schemas.ts'
 
 /** One document a row: where it lies, and what makes its text. */
 const DOCUMENTS: readonly { file: string; generate: () => Promise<string> }[] = [
   { file: 'docs/configuration.md', generate: configurationReference },
   { file: 'docs/metrics.md', generate: metricsReference },
+  { file: 'docs/schema/config.schema.json', generate: configJsonSchema },
+  { file: 'docs/schema/resources.schema.json', generate: resourcesJsonSchema },
   { file: 'docs/grafana/aisix.json', generate: dashboard },
   { file: 'src/pricing/catalog-snapshot.json', generate: catalogSnapshot },
 ]

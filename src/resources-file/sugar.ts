@@ -65,3 +65,8 @@ export const SUGAR: { readonly [K in Kind]: Places } = {
   budgets: scopeRef,
   observability_exporters: none,
 }
+
+/** Members of its own that a file has in place of ids, such as `provider_key` for `provider_key_id`. */
+export function sugarOf(kind: Kind): Pick<Place, 'named' | 'id' | 'of'>[] {
+  return SUGAR[kind]({}).filter(({ named, id }) => named !== id)
+}

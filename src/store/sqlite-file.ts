@@ -429,9 +429,7 @@ function inspect(path: string, mayBeEmpty: boolean, busyMs: number): void {
   }
   // A plain read-only connection would leave a log and an index behind; where there is a log, it must be read though.
   const hasLog = (lookAt(`${path}-wal`)?.size ?? 0) > 0
-  const db = hasLog
-    ? new Database(path, { readonly: true, strict: true })
-    : new Database(`${pathToFileURL(path).href}?immutable=1`, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI)
+  const db = hasLog ? new Database(path, { readonly: true, strict: true }) : openImmutable(path)
   try {
     db.run(`PRAGMA busy_timeout = ${Math.trunc(busyMs)}`)
     const { application_id } = one<{ application_id: number }>(db, 'PRAGMA application_id')
@@ -467,6 +465,32 @@ function inspect(path: string, mayBeEmpty: boolean, busyMs: number): void {
     }
   } finally {
     db.close()
+  }
+}
+
+function openImmutable(path: string): Database {
+  return new Database(`${pathToFileURL(path).href}?immutable=1`, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI)
+}
+
+/**
+ * The rows of a store, of one moment, for a process that is not its gateway: nothing is written, and nothing left beside it.
+ * throws: StoreOpenError
+ */
+export function readStoreFile(path: string, { busyMs }: { busyMs: number }): Row[] {
+  if (!lookAt(path)) throw new StoreOpenError(`there is no store file ${path}; start the gateway once, or name another file`)
+  try {
+    inspect(path, false, busyMs)
+    // Where a gateway has it open, or was killed with it, what belongs beside the file is there.
+    const isInUse = lookAt(`${path}-shm`) !== undefined || lookAt(`${path}-wal`) !== undefined
+    const db = isInUse ? new Database(path, { readonly: true, strict: true }) : openImmutable(path)
+    try {
+      db.run(`PRAGMA busy_timeout = ${Math.trunc(busyMs)}`)
+      return db.query<Row, []>('SELECT kind, id, document, revision FROM resources ORDER BY rowid').all()
+    } finally {
+      db.close()
+    }
+  } catch (error) {
+    throw error instanceof StoreOpenError ? error : new StoreOpenError(explain(error, path), { cause: error })
   }
 }
 
