@@ -7,10 +7,10 @@ import { type Kind, REGISTRY, type Resource } from '../resources/index.ts'
 import { documentSchema } from '../resources/json-schema.ts'
 import { memberOf, parseWritten, sortOut } from '../resources/judgement.ts'
 import { MASK } from '../resources/provider-key.ts'
-import { nameOfType } from '../resources/wording.ts'
+import { MISSING, nameOfType } from '../resources/wording.ts'
 import { COLLECTIONS, FORMAT_VERSION, identityMember, idOf, LATER_COLLECTIONS } from './names.ts'
 import { type Problem, renderScope } from './problem.ts'
-import { type Place, SUGAR } from './sugar.ts'
+import { type Place, SUGAR, sugarOf } from './sugar.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -224,9 +224,9 @@ class Check {
   /** Puts ids where names stand. Of a name that is unknown, the id that it would have. out: what is wrong */
   private resolvePlace({ holder, named, id, of }: Place): string | undefined {
     const given = memberOf(holder, named)
-    if (given === undefined || given === null) return undefined
     const hasOwnMember = named !== id
     if (hasOwnMember) Reflect.deleteProperty(holder, named)
+    if (given === undefined || given === null) return undefined
     if (hasOwnMember && (memberOf(holder, id) ?? null) !== null) return `not together with \`${id}\`: keep one of the two`
     const names: unknown[] = Array.isArray(given) ? given : [given]
     const texts = names.filter(name => typeof name === 'string')
@@ -290,7 +290,11 @@ class Check {
     const sorted = sortOut(kind, fields)
     const result = parseWritten(sorted)
     const problems = sorted.refused.map(({ message }) => message)
-    if ('problems' in result) problems.push(...result.problems.map(({ path, message }) => at(path, message)))
+    if ('problems' in result) {
+      problems.push(
+        ...result.problems.map(({ path, message }) => at(message === MISSING ? namedPath(kind, path) : path, message)),
+      )
+    }
     problems.push(...(REGISTRY[kind].refusals?.(sorted.document) ?? []).map(({ path, message }) => at(path, message)))
     if (!('value' in result) || problems.length > 0) {
       this.fail(item, problems.join('; '))
@@ -362,6 +366,12 @@ class Check {
       if (!isThere) this.fail(item, `${field(path)}: "${this.shown(alias)}" names no model of this file`)
     }
   }
+}
+
+/** Who leaves the name of another entry out is told of the name, not of the id that would follow from it. */
+function namedPath(kind: Kind, path: readonly PropertyKey[]): readonly PropertyKey[] {
+  const sugar = path.length === 1 ? sugarOf(kind).find(({ id }) => id === path[0]) : undefined
+  return sugar ? [sugar.named] : path
 }
 
 /** Where a document names models by their alias. `isExact`: patterns do not count. */

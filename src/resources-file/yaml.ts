@@ -42,11 +42,18 @@ export function readCarefully(text: string): Read {
   })
   const faults = documents.flatMap(({ errors, warnings }) => [...errors, ...warnings])
   if (faults.length > 0) {
-    const problems = faults.map(({ pos, code }) => ({ line: lines.linePos(pos[0]).line, problem: place(pos[0], wordsFor(code)) }))
     // What follows on the same line follows from the first.
-    return {
-      problems: problems.filter(({ line }, i) => problems.findIndex(each => each.line === line) === i).map(each => each.problem),
+    const byLine = new Map<number, (typeof faults)[number]>()
+    for (const each of faults) {
+      const { line } = lines.linePos(each.pos[0])
+      if (!byLine.has(line)) byLine.set(line, each)
     }
+    const problems = Array.from(byLine.values(), ({ pos, code, message }) => {
+      // A bracket that is not closed shows as the indentation of what comes next.
+      const isUnclosed = code === 'BAD_INDENT' && message.includes('and end with a')
+      return place(pos[0], wordsFor(isUnclosed ? 'MISSING_CHAR' : code))
+    })
+    return { problems }
   }
   const [document, second] = documents
   if (second) return { problems: [place(second.range?.[0] ?? 0, YAML_FAULTS.MULTIPLE_DOCS ?? '')] }
