@@ -301,12 +301,13 @@ class Check {
       return undefined
     }
     const { value } = result
-    if (this.isMasked(kind, value, item) || item.isBroken) return undefined
+    if (this.isMasked(kind, value, item)) return undefined
     if (oddHash !== undefined) {
       Reflect.set(value, 'key_hash', oddHash)
       this.warn(item, '`key_hash` is not 64 hexadecimal digits, so no key that a caller presents can match it')
     }
-    if (!this.isAlone(kind, value, item, owners)) return undefined
+    // A hash that could not be made says nothing.
+    if (!item.isBroken && !this.isAlone(kind, value, item, owners)) return undefined
     return { kind, id: this.names.get(kind)?.get(name)?.id ?? idOf(kind, name), value }
   }
 
@@ -353,7 +354,8 @@ class Check {
 
   /** What an entry names that the file does not have. */
   private crossCheck(item: Item, { kind, value }: FileEntry, hasModel: (alias: string) => boolean): void {
-    for (const { holder, prefix, id, of } of SUGAR[kind](value)) {
+    // Names that are unknown are told already.
+    for (const { holder, prefix, id, of } of item.isBroken ? [] : SUGAR[kind](value)) {
       const given: unknown = memberOf(holder, id)
       const missing = (Array.isArray(given) ? given : [given]).some(
         each => typeof each === 'string' && !this.ids.get(of)?.has(each),

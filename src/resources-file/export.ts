@@ -102,7 +102,8 @@ function written({ kind, id, value }: StoredEntry, names: Names, secrets: Secret
     return Array.isArray(holder) ? copy.map(([, each]) => each) : Object.fromEntries(copy)
   }
   const member = identityMember(kind)
-  const filled = fill({ ...document, [member]: identity }, [])
+  document[member] = identity
+  const filled = fill(document, [])
   const { [member]: name, ...rest } = Object.fromEntries(Object.entries(Object(filled)))
   return { [member]: name, ...rest }
 }
