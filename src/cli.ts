@@ -278,7 +278,17 @@ function withoutLineBreak(input: Uint8Array): Uint8Array {
 /** Loads the configuration as a start would, and says what came of it. */
 export function runCheckConfig(configPath: string, env: Environment): Output {
   try {
-    const { warnings } = loadConfig({ path: configPath, env })
+    const { config, warnings } = loadConfig({ path: configPath, env })
+    if (config.resources_file !== undefined) {
+      const { stderr, exit } = runValidate(config.resources_file, env)
+      if (exit !== 0) return { stdout: '', stderr, exit }
+      warnings.push(
+        ...stderr
+          .split('\n')
+          .filter(line => line !== '')
+          .map(line => line.replace(/^warning: /, '')),
+      )
+    }
     return { stdout: `OK: ${configPath}\n`, stderr: warnings.map(warning => `warning: ${warning}\n`).join(''), exit: 0 }
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error

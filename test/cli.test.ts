@@ -56,6 +56,16 @@ describe('a usage error ends with 2 and says what is wrong', () => {
     [['help', 'export', 'more'], 'help takes one command'],
     [['check-config', '--version'], 'unknown option "--version"'],
     [['hash-key', 'key'], 'the key comes on standard input'],
+    [['validate'], 'validate needs to know the file'],
+    [['validate', '--resources'], '--resources needs the path of a file'],
+    [['validate', '--resource', 'x'], 'unknown option "--resource"; did you mean --resources?'],
+    [['validate', '--resources', 'a', '--resources', 'b'], '--resources is given twice'],
+    [['export', '--db', 'a', '-c', 'b'], '--db and --config exclude each other'],
+    [['export', '--reveal-secrets=yes'], 'unknown option "--reveal-secrets"'],
+    [['export', 'file'], 'unexpected argument "file"'],
+    [['export'], 'give --config PATH'],
+    [['schema'], 'schema needs to know of what'],
+    [['schema', 'models'], 'schema needs to know of what'],
   ])('%p', (argv, message) => {
     const { stdout, stderr, exit } = printed(argv)
     expect({ stdout, exit }).toEqual({ stdout: '', exit: 2 })
@@ -79,18 +89,25 @@ describe('help and version end with 0', () => {
     expect(printed(argv)).toEqual({ stdout: expect.stringContaining('Usage: aisix [--config PATH]'), stderr: '', exit: 0 })
   })
 
-  test.each(['check-config', 'hash-key', 'validate', 'export', 'help'])('%s is explained by both ways to ask', name => {
+  test.each(['check-config', 'hash-key', 'validate', 'export', 'schema', 'help'])('%s is explained by both ways to ask', name => {
     const { stdout, exit } = printed(['help', name])
     expect({ stdout, exit }).toEqual({ stdout: expect.stringContaining(`aisix ${name}`), exit: 0 })
     expect(printed([name, '--help']).exit).toBe(0)
   })
 })
 
-test.each(['validate', 'export'])('%s is known, not supported by this version, and ends with 1', name => {
-  expect(printed([name, '--resources', 'file.yaml'])).toEqual({
-    stdout: '',
-    stderr: `aisix ${name}: resources files are not supported by this version\n`,
-    exit: 1,
+test('validate, export and schema know what they are asked for', () => {
+  expect(parseCommand(['validate', '--resources', 'r.yaml'], {}, never)).toEqual({ kind: 'validate', file: 'r.yaml' })
+  expect(parseCommand(['validate', '--resources=a=b.yaml'], {}, never)).toEqual({ kind: 'validate', file: 'a=b.yaml' })
+  expect(parseCommand(['schema', 'config'], {}, never)).toEqual({ kind: 'schema', of: 'config' })
+  const common = { kind: 'export', output: undefined, revealSecrets: false } as const
+  expect(parseCommand(['export', '--db', 'a.db'], {}, never)).toEqual({ ...common, source: { dbPath: 'a.db' } })
+  expect(parseCommand(['export'], { AISIX_CONFIG: 'b.yaml' }, never)).toEqual({ ...common, source: { configPath: 'b.yaml' } })
+  expect(parseCommand(['export', '-c', 'a.yaml', '-o', 'r.yaml', '--reveal-secrets'], {}, never)).toEqual({
+    kind: 'export',
+    source: { configPath: 'a.yaml' },
+    output: 'r.yaml',
+    revealSecrets: true,
   })
 })
 
@@ -173,5 +190,17 @@ describe('check-config', () => {
     const { stdout, stderr, exit } = runCheckConfig(path, {})
     expect({ stdout, exit }).toEqual({ stdout: '', exit: 1 })
     expect(stderr).toStartWith(`config load failed: ${path}:1:9: proxy.addr: expected an address`)
+  })
+
+  test('the resources file that it names is checked as well', () => {
+    writeFileSync(join(folder, 'resources.yaml'), '_format_version: "1"\nmodels: 5\n')
+    const path = write('proxy: {addr: "127.0.0.1:0"}\nadmin: {enabled: false}\nresources_file: resources.yaml\n')
+    expect(runCheckConfig(path, {})).toEqual({
+      stdout: '',
+      stderr: `resources file ${join(folder, 'resources.yaml')}: 1 error(s):\n  - (file): \`models\` must be a list of entries, not a number\n`,
+      exit: 1,
+    })
+    writeFileSync(join(folder, 'resources.yaml'), '_format_version: "1"\n')
+    expect(runCheckConfig(path, {})).toEqual({ stdout: `OK: ${path}\n`, stderr: '', exit: 0 })
   })
 })

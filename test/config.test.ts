@@ -89,6 +89,16 @@ describe('files that the gateway writes', () => {
     ])
   })
 
+  test('the database of usage in the place of the resources file is refused', () => {
+    expect(problems(`${MINIMAL}resources_file: r.yaml\nusage: {path: r.yaml}\n`)).toEqual([
+      expect.stringContaining('usage.path: names the resources_file, too: give it a file of its own'),
+    ])
+  })
+
+  test('a resources file counts from the folder of the configuration', () => {
+    expect(load(`${MINIMAL}resources_file: a/r.yaml\n`).config.resources_file).toMatch(/^\/.*\/a\/r\.yaml$/)
+  })
+
   test('each in its own place is accepted', () => {
     expect(load(withKey('usage.path', 'other.db')).config.usage.path).toEndWith('/other.db')
   })
@@ -96,7 +106,6 @@ describe('files that the gateway writes', () => {
 
 describe('keys of features that this version lacks', () => {
   test.each<[string, unknown, string?]>([
-    ['resources_file', 'resources.yaml'],
     ['store.encryption_key_env', 'KEY'],
     ['bedrock_endpoint_url', 'https://bedrock.internal'],
     ['managed.enabled', true],
@@ -129,8 +138,8 @@ describe('keys of features that this version lacks', () => {
   })
 
   test('a variable is told as a variable', () => {
-    expect(problems(MINIMAL, { AISIX_RESOURCES_FILE: 'r.yaml' })).toEqual([
-      'AISIX_RESOURCES_FILE: resources_file: is not supported by this version; unset the variable',
+    expect(problems(MINIMAL, { AISIX_BEDROCK_ENDPOINT_URL: 'https://bedrock.internal' })).toEqual([
+      'AISIX_BEDROCK_ENDPOINT_URL: bedrock_endpoint_url: is not supported by this version; unset the variable',
     ])
   })
 

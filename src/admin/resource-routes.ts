@@ -166,7 +166,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
             schema: { $ref: '#/components/schemas/DeleteResponse' },
             example: { deleted: true, id: EXAMPLE_ID },
           },
-          errors: [404],
+          errors: [404, 409],
         },
       },
     ]
@@ -201,7 +201,7 @@ function rotateRoutes({ store, log }: ResourceOptions): Route[] {
         schema: { $ref: '#/components/schemas/RotateResponse' },
         example: { entry: exampleEntry('api_keys', example, 2), plaintext: 'sk-00000000000000000000000000000000' },
       },
-      errors: [404],
+      errors: [404, 409],
     },
   }))
 }

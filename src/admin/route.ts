@@ -40,7 +40,7 @@ export const ERROR_DESCRIPTIONS: Readonly<Record<AdminErrorStatus, string>> = {
   401: 'No admin key, or none that this gateway knows.',
   404: 'There is no such resource.',
   408: 'The body did not arrive in time.',
-  409: 'Another resource has this name or key hash.',
+  409: 'Another resource has this name or key hash, or resources are kept in a file.',
   413: 'The body is larger than 2 MiB.',
   415: 'The body is not `application/json`.',
   500: 'The store could not take the write, or the gateway failed; nothing was changed.',

@@ -1,5 +1,4 @@
 /** Resources → a resources file that gives the same ones back. Source: control-resources-file §8. */
-import { Document } from 'yaml'
 import { printable } from '../lib/log.ts'
 import { eachCredential } from '../resources/credentials.ts'
 import type { Kind, Resource } from '../resources/index.ts'
@@ -153,15 +152,37 @@ function fieldName(path: readonly string[]): string {
     : path.slice(path[0] === 'request' ? 2 : 0).join('_')
 }
 
+/** A mapping as block YAML, texts in double quotes: the plainest kind, which is read fast and shows well in a comparison. */
 function render(root: Record<string, unknown>): string {
-  const document = new Document(root, { aliasDuplicateObjects: false })
-  const text = document.toString({
-    lineWidth: 0,
-    defaultStringType: 'QUOTE_DOUBLE',
-    defaultKeyType: 'PLAIN',
-    doubleQuotedMinMultiLineLength: Number.MAX_SAFE_INTEGER,
-  })
-  return text
+  return Object.entries(root)
+    .map(([name, value]) => `${keyText(name)}:${block(value, '  ')}\n`)
+    .join('')
+}
+
+/** A value behind its key: on the same line, or on lines of its own. */
+function block(value: unknown, indent: string): string {
+  if (typeof value !== 'object' || value === null || Object.keys(value).length === 0) return ` ${scalarText(value)}`
+  if (Array.isArray(value)) return value.map(each => `\n${indent}-${item(each, `${indent}  `)}`).join('')
+  return Object.entries(value)
+    .map(([name, each]) => `\n${indent}${keyText(name)}:${block(each, `${indent}  `)}`)
+    .join('')
+}
+
+/** An item behind its dash: the first member of a mapping stands beside it. */
+function item(value: unknown, indent: string): string {
+  const text = block(value, indent)
+  return text.startsWith('\n') ? ` ${text.slice(1 + indent.length)}` : text
+}
+
+const keyText = (name: string) =>
+  /^(?!(?:null|true|false|y|n|yes|no|on|off)$)[A-Za-z_][\w.-]*$/i.test(name) ? name : scalarText(name)
+
+/** JSON is YAML, but for characters that YAML does not take as they are. */
+function scalarText(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\u007f-\u00a0\u2028\u2029\ufeff\ufffe\uffff]/g,
+    character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 /** Reads the file as a gateway would that has all its variables, and compares. */

@@ -116,7 +116,9 @@ class Walk {
     if (!isScalar(node)) return null
     const { value } = node
     if (typeof value === 'bigint') {
-      if (value <= Number.MAX_SAFE_INTEGER && value >= Number.MIN_SAFE_INTEGER) return Number(value)
+      const number = Number(value)
+      // Digits that a number is written with stand for it, though they may not be all that it has.
+      if (Number.isFinite(number) && (BigInt(number) === value || String(number) === String(value))) return number
       this.report(node, `${told(path)}has more digits than a number can keep; put it in quotes if it is text`)
       return 0
     }

@@ -220,7 +220,7 @@ describe('what is wrong is told with line and column, and without the text', () 
     ['a: &x\n  <<: *x\n', 'line 2, column 7: an alias that stands inside'],
     ['a:\n  <<: 5\n', 'line 2, column 7: expected a mapping'],
     ['a:\n  b: 9007199254740993\n', 'line 2, column 6: `a.b` has more digits'],
-    ['a: -18446744073709551616\n', 'line 1, column 4: `a` has more digits'],
+    ['a: -18446744073709551617\n', 'line 1, column 4: `a` has more digits'],
     ['a: .inf\n', 'line 1, column 4: `a` is no number'],
     ['a: 1e400\n', 'line 1, column 4: `a` is no number'],
   ])('%j', (text, message) => {
