@@ -76,7 +76,7 @@ describe('/admin/openapi.json', () => {
       `POST ${path} 200 400 401 409 500`,
       `GET ${path}/{id} 200 401 404 500`,
       `PUT ${path}/{id} 200 400 401 404 409 500`,
-      `DELETE ${path}/{id} 200 401 404 500`,
+      `DELETE ${path}/{id} 200 401 404 409 500`,
     ]
     expect(described.toSorted()).toEqual(
       [
@@ -91,8 +91,8 @@ describe('/admin/openapi.json', () => {
         'GET /admin/v1/requests/{id} 200 400 401 404 500 503',
         'GET /admin/v1/in_flight 200 400 401 500',
         'GET /admin/v1/catalog/models 200 400 401 500 503',
-        'POST /admin/v1/apikeys/{id}/rotate 200 401 404 500',
-        'POST /admin/v1/api_keys/{id}/rotate 200 401 404 500',
+        'POST /admin/v1/apikeys/{id}/rotate 200 401 404 409 500',
+        'POST /admin/v1/api_keys/{id}/rotate 200 401 404 409 500',
         'POST /playground/chat/completions 200 400 401 403 404 408 413 415 429 500 501 502 503 504 default',
         ...crud('/admin/v1/provider_keys'),
         ...crud('/admin/v1/models'),

@@ -170,6 +170,7 @@ describe('a reload', () => {
           last_error_kind: 'schema_failed',
           last_error: expect.stringContaining('`MISSING`'),
         },
+        { resource_kind: 'api_keys', resource_id: 'app', last_error_kind: 'schema_failed' },
       ],
     })
     expect(metrics(store)).toContain('aisix_config_last_reload_successful 0\n')
@@ -178,7 +179,7 @@ describe('a reload', () => {
     expect(store.status.problem).toContain(PATH)
     const warnings = lines.filter(line => line.includes('WARN'))
     expect(warnings).toHaveLength(1)
-    expect(warnings[0]).toContain('2 error(s)')
+    expect(warnings[0]).toContain('3 error(s)')
   })
 
   test('that is good again returns to synced; the failure stays visible', async () => {
