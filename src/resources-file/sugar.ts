@@ -25,10 +25,11 @@ type Places = (document: Document) => Place[]
 
 const none: Places = () => []
 
-/** `provider_key: NAME` for `provider_key_id: ID`. */
-const member =
-  (named: string, of: Kind): Places =>
-  document => [{ holder: document, prefix: '', named, id: `${named}_id`, of }]
+/** `provider_key: NAME` for `provider_key_id: ID`, a member each. */
+const members =
+  (kinds: { readonly [named: string]: Kind }): Places =>
+  holder =>
+    Object.entries(kinds).map(([named, of]) => ({ holder, prefix: '', named, id: `${named}_id`, of }))
 
 /** What `scope` says that `scope_ref` names; teams and users are no resources. */
 const SCOPES: { readonly [scope: string]: Kind } = { api_key: 'api_keys', model: 'models' }
@@ -59,7 +60,7 @@ function conditionPlaces(conditions: unknown, prefix: string, level = 0): Place[
 /** A kind that names nothing else has `none`. */
 export const SUGAR: { readonly [K in Kind]: Places } = {
   provider_keys: none,
-  models: member('provider_key', 'provider_keys'),
+  models: members({ provider_key: 'provider_keys' }),
   api_keys: none,
   rate_limit_policies: document => [...scopeRef(document), ...conditionPlaces(document.conditions, 'conditions')],
   budgets: scopeRef,

@@ -400,6 +400,21 @@ describe('changes of the resources', () => {
     expect(second.received.flatMap(requestsOf)).toEqual(['after'])
   })
 
+  test('one whose revision alone is another goes on with what it holds', async () => {
+    await using server = openServer()
+    const { exporters } = openExporters({ pace: { ...QUICK, batch: 3_600_000 } })
+    const before = snapshotOf(collector(server.url))
+    exporters.sync(before)
+    exporters.offer(report())
+    const entries = before.entries.observability_exporters
+      .entries()
+      .map(([id, entry]) => [id, { ...entry, revision: 2 }] as const)
+    exporters.sync({ ...before, entries: { ...before.entries, observability_exporters: new Map(entries) } })
+    expect(exporters.status()).toMatchObject([{ queued: 1 }])
+    await exporters.close(1_000)
+    expect(server.received).toHaveLength(1)
+  })
+
   test('a deleted one delivers what it held, then nothing', async () => {
     await using server = openServer()
     const { exporters } = openExporters({ pace: { ...QUICK, batch: 3_600_000 } })
