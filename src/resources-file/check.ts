@@ -367,6 +367,10 @@ class Check {
       const isThere = isExact ? this.names.get('models')?.has(alias) : hasModel(alias)
       if (!isThere) this.fail(item, `${field(path)}: "${this.shown(alias)}" names no model of this file`)
     }
+    for (const [i, name] of ('allowed_routes' in value ? (value.allowed_routes ?? []) : []).entries()) {
+      if (name.includes('*') || this.names.get('passthrough_routes')?.has(name)) continue
+      this.fail(item, `${field(`allowed_routes[${i}]`)}: "${this.shown(name)}" names no passthrough route of this file`)
+    }
   }
 }
 

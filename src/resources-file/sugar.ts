@@ -65,6 +65,7 @@ export const SUGAR: { readonly [K in Kind]: Places } = {
   rate_limit_policies: document => [...scopeRef(document), ...conditionPlaces(document.conditions, 'conditions')],
   budgets: scopeRef,
   observability_exporters: none,
+  passthrough_routes: members({ provider_key: 'provider_keys', anonymous_key: 'api_keys' }),
 }
 
 /** Members of its own that a file has in place of ids, such as `provider_key` for `provider_key_id`. */

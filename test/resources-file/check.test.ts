@@ -137,6 +137,28 @@ describe('names in place of ids', () => {
     ])
   })
 
+  test('of the provider key and the caller key of a passthrough route, whose own name keys may list', () => {
+    const route = { display_name: 'tools', path_prefix: '/tools', target_url: 'http://10.0.0.5' }
+    const injecting = { ...route, provider_key: 'vllm' }
+    const open = {
+      ...{ ...route, name: 'open', display_name: undefined, path_prefix: '/open', auth_mode: 'anonymous' },
+      ...{ anonymous_key: 'app', source_cidrs: ['10.0.0.0/8'], credential_mode: 'forward_client' },
+    }
+    expect(values('passthrough_routes', { passthrough_routes: [injecting, open] })).toMatchObject([
+      { name: 'tools', provider_key_id: idOf('provider_keys', 'vllm') },
+      { name: 'open', anonymous_key_id: idOf('api_keys', 'app') },
+    ])
+    expect(wrong({ passthrough_routes: [{ ...injecting, provider_key: 'none' }] })).toEqual([
+      'passthrough_routes[0] ("tools"): field `provider_key`: "none" names no entry of provider_keys: defined are "vllm"',
+    ])
+    const key = { display_name: 'k', key_hash: 'a'.repeat(64), allowed_models: ['*'] }
+    const listing = (allowed_routes: string[]) => ({ api_keys: [{ ...key, allowed_routes }], passthrough_routes: [injecting] })
+    expect(values('api_keys', listing(['tools', 'x-*']))).toHaveLength(1)
+    expect(wrong(listing(['tols']))).toEqual([
+      'api_keys[0] ("k"): field `allowed_routes[0]`: "tols" names no passthrough route of this file',
+    ])
+  })
+
   test('in conditions at any level, for keys and models alone', () => {
     const leaf = (dimension: string, value: unknown) => ({ dimension, operator: Array.isArray(value) ? 'in' : '==', value })
     const conditions = [
