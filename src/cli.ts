@@ -1,6 +1,8 @@
 /** The command line: what the arguments ask for, and the commands that need no gateway. Source: control-bootstrap §4. */
 import { existsSync, renameSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
+import { type KnownEntry, readKnownEntry } from './cli/audit-verify-run.ts'
+import type { StoreChoice } from './cli/store-choice.ts'
 import { configSchema } from './config/json-schema.ts'
 import { ConfigError, loadConfig } from './config.ts'
 import { JsonError } from './lib/json.ts'
@@ -28,6 +30,9 @@ export type Command =
   | { kind: 'validate'; file: string }
   | { kind: 'export'; source: ExportSource; output: string | undefined; revealSecrets: boolean }
   | { kind: 'schema'; of: 'config' | 'resources' }
+  | { kind: 'audit-verify'; store: StoreChoice; known: KnownEntry | undefined }
+  | { kind: 'backup'; file: string; store: StoreChoice; usage: boolean }
+  | { kind: 'restore'; file: string; store: StoreChoice }
   | { kind: 'print'; output: Output }
 
 export type ExportSource = { configPath: string } | { dbPath: string }
@@ -53,6 +58,24 @@ Replaces the catalog of published prices that GET /admin/v1/catalog/models searc
 answer of that route at another gateway. It becomes catalog.json beside the store; a running gateway takes it up by itself.
 Remove that file to have the catalog back that came with the gateway. No price is ever applied by itself.
 Ends with 1, and the old catalog in place, when FILE cannot be used.
+`,
+  audit: `aisix audit verify [--config PATH | --db FILE] [--known SEQ:HASH]
+
+Follows the chain of hashes through the audit log of a store, also while a gateway runs on it, and prints its last entry.
+Keep that line elsewhere and give it as --known another day: a log that was written anew as a whole shows as well then.
+Ends with 1 and names the first entry that is missing, or is not what was written.
+`,
+  backup: `aisix backup FILE [--config PATH | --db FILE] [--include usage]
+
+Copies the store and what was spent on budgets, each as it is at one moment, into one file; also while a gateway runs on them. With
+--include usage the records of usage, too. FILE must not exist. It holds the credentials of your model servers: keep it as safe as the store.
+`,
+  restore: `aisix restore FILE [--config PATH | --db FILE]
+
+Puts a backup back, or a copy of a store such as aisix.db.before-restore. The resources are written into the live store in one
+step; a gateway that runs on it serves them within half a second. What was there before is kept in aisix.db.before-restore. The
+audit log goes on, and spending on budgets is never lowered.
+Ends with 1, and nothing done, when FILE is no backup, is cut short or damaged, or was made by a newer version.
 `,
   validate: `aisix validate --resources FILE
 
@@ -91,6 +114,9 @@ Commands:
   export         write what is in the store as a resources file
   schema         print the JSON Schema of a configuration or a resources file
   catalog        replace the catalog of published prices
+  audit          say whether the audit log is as it was written
+  backup         copy the store into one file
+  restore        put a backup back
   help COMMAND   tell more about a command
 
 Options:
@@ -115,6 +141,8 @@ export function parseCommand(argv: readonly string[], env: Environment, exists: 
   if (first === 'schema') return parseSchema(rest)
   if (first === 'help') return parseHelp(rest)
   if (first === 'catalog') return parseCatalog(rest, env, exists)
+  if (first === 'audit') return parseAudit(rest, env, exists)
+  if (first === 'backup' || first === 'restore') return parseBackup(first, rest, env, exists)
   return rest[0] === undefined ? { kind: 'hash-key' } : usageError('hash-key takes no arguments: the key comes on standard input')
 }
 
@@ -198,6 +226,69 @@ function takeOptions(args: readonly string[], known: { readonly [name: string]: 
   return { values, flags }
 }
 
+function parseAudit([action, ...args]: readonly string[], env: Environment, exists: (path: string) => boolean): Command {
+  if (action !== 'verify') return usageError('audit needs to know what to do: aisix audit verify')
+  const { store, options, rest } = parseStoreChoice(args, ['--known'], env, exists)
+  if (!('kind' in store) && rest.length > 0) return usageError('audit verify takes no arguments')
+  if ('kind' in store) return store
+  const text = options.get('--known')
+  const known = text === undefined ? undefined : readKnownEntry(text)
+  if (text !== undefined && known === undefined) {
+    return usageError('--known needs the last entry that an earlier `aisix audit verify` printed: SEQ:HASH')
+  }
+  return { kind: 'audit-verify', store, known }
+}
+
+function parseBackup(
+  kind: 'backup' | 'restore',
+  args: readonly string[],
+  env: Environment,
+  exists: (path: string) => boolean,
+): Command {
+  const { store, options, rest } = parseStoreChoice(args, kind === 'backup' ? ['--include'] : [], env, exists)
+  if ('kind' in store) return store
+  const [file = '', ...others] = rest
+  if (file === '' || others.length > 0) return usageError(`${kind} takes one file: aisix ${kind} FILE`)
+  if (kind === 'restore') return { kind, file, store }
+  const include = options.get('--include')
+  if (include !== undefined && include !== 'usage') return usageError('--include knows nothing but usage')
+  return { kind, file, store, usage: include === 'usage' }
+}
+
+/** `--config` and `--db`, of which one may be given, the options that a command has besides, and what is no option. */
+function parseStoreChoice(
+  args: readonly string[],
+  others: readonly string[],
+  env: Environment,
+  exists: (path: string) => boolean,
+): { store: StoreChoice | Extract<Command, { kind: 'print' }>; options: Map<string, string>; rest: string[] } {
+  const names = ['--config', '--db', ...others]
+  const options = new Map<string, string>()
+  const rest: string[] = []
+  const refuse = (problem: string, near?: string) => ({ store: usageError(problem, near), options, rest })
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] ?? ''
+    if (!arg.startsWith('-')) {
+      rest.push(arg)
+      continue
+    }
+    const [given = '', ...attached] = arg.split('=')
+    const name = given === '-c' ? '--config' : given
+    if (!names.includes(name)) return refuse(`unknown option ${quote(given)}`, nearest(given, names))
+    const value = attached.length > 0 ? attached.join('=') : args[++i]
+    if (value === undefined || value === '') return refuse(`${name} needs a value`)
+    if (options.has(name)) return refuse(`${name} is given twice`)
+    options.set(name, value)
+  }
+  const dbPath = options.get('--db')
+  if (dbPath !== undefined && options.has('--config')) return refuse('--config and --db exclude each other: give one of them')
+  if (dbPath !== undefined) return { store: { dbPath }, options, rest }
+  const given = options.get('--config')
+  const found = parseOptions('check-config', given === undefined ? [] : ['--config', given], env, exists)
+  if (found.kind === 'check-config') return { store: { configPath: found.configPath }, options, rest }
+  return { store: found.kind === 'print' ? found : usageError('no configuration'), options, rest }
+}
+
 /** The options of the commands that take a configuration. */
 function parseOptions(
   kind: 'serve' | 'check-config',
@@ -233,7 +324,7 @@ function isSubcommand(name: string): name is Subcommand {
   return Object.hasOwn(SUBCOMMANDS, name)
 }
 
-function print(output: Partial<Output> & Pick<Output, 'exit'>): Command {
+function print(output: Partial<Output> & Pick<Output, 'exit'>): Extract<Command, { kind: 'print' }> {
   return { kind: 'print', output: { stdout: '', stderr: '', ...output } }
 }
 
@@ -246,7 +337,7 @@ function quote(name: string): string {
   return /^[A-Za-z0-9_.-]{1,24}$/.test(name) ? `"${printable(name)}"` : '(not shown)'
 }
 
-function usageError(problem: string, near?: string): Command {
+function usageError(problem: string, near?: string): Extract<Command, { kind: 'print' }> {
   const hint = near === undefined ? '' : `; did you mean ${near}?`
   return print({ stderr: `aisix: ${problem}${hint}\nTry \`aisix --help\`.\n`, exit: 2 })
 }

@@ -36,6 +36,7 @@ export type LoadedConfig = {
 
 /** The key of the sample configuration, which everybody knows. */
 const SAMPLE_ADMIN_KEY = 'admin-local-only-change-me'
+const SAMPLE_KEY_HASH = new Bun.CryptoHasher('sha256').update(SAMPLE_ADMIN_KEY).digest('hex')
 const isLoopback = compileNetworks(['127.0.0.0/8', '::1'])
 
 /**
@@ -124,7 +125,8 @@ function findCompatibility(tree: Tree, origins: Origins): Problem[] {
 function findRisks({ admin, proxy, upstream }: Config, origins: Origins): Problem[] {
   const risks: Problem[] = []
   const warn = (path: string, text: string) => risks.push({ origin: originOf(origins, path.split('.')), path, text })
-  if (admin.enabled && admin.admin_keys.includes(SAMPLE_ADMIN_KEY) && !isLoopback(parseSocketAddress(admin.addr).hostname)) {
+  const hasSampleKey = admin.admin_keys.includes(SAMPLE_ADMIN_KEY) || admin.keys.some(key => key.key_hash === SAMPLE_KEY_HASH)
+  if (admin.enabled && hasSampleKey && !isLoopback(parseSocketAddress(admin.addr).hostname)) {
     warn(
       'admin.admin_keys',
       'the key of the sample configuration, which everybody knows, opens an admin API that other machines reach; replace it, or set admin.addr to 127.0.0.1',

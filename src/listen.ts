@@ -1,5 +1,6 @@
 /** The life of a serving process: what is opened in which order, and how it ends. Source: control-bootstrap §5, §6. */
 import { createAdminApp } from './admin/app.ts'
+import { createBackups } from './backup/online.ts'
 import { createBudgets } from './budgets/budgets.ts'
 import {
   type Config,
@@ -168,7 +169,7 @@ async function openGateway(
   const { enabled, path, retention_days: retentionDays, max_bytes: bytesMax } = config.usage
   let store: Store
   if (config.resources_file === undefined) {
-    store = openSqliteStore({ path: config.store.path, clock, log })
+    store = openSqliteStore({ path: config.store.path, clock, log, auditRetentionDays: config.audit.retention_days })
     handleHangUps(() => log.info('SIGHUP is ignored: there is no resources_file to read again'))
   } else {
     const file: ResourcesFileStore = await openResourcesFile({ path: config.resources_file, env, clock, log })
@@ -271,6 +272,11 @@ function openListeners(
     const adminApp = createAdminApp({
       store,
       adminKeys: config.admin.admin_keys,
+      namedKeys: config.admin.keys,
+      registry: gateway.registry,
+      ...(config.resources_file === undefined && {
+        backups: createBackups({ store: config.store.path, budgets: config.budgets.path, usage: config.usage.path }),
+      }),
       log,
       clock,
       lifecycle,

@@ -11,6 +11,8 @@ import {
   runSchema,
   runValidate,
 } from './cli.ts'
+import { runAuditVerify } from './cli/audit-verify-run.ts'
+import { runBackup, runRestore } from './cli/backup-run.ts'
 import { say, serve } from './listen.ts'
 
 const command = parseCommand(process.argv.slice(2), process.env)
@@ -35,6 +37,15 @@ switch (command.kind) {
     break
   case 'schema':
     await finish(runSchema(command.of))
+    break
+  case 'audit-verify':
+    await finish(runAuditVerify(command.store, command.known, process.env))
+    break
+  case 'backup':
+    await finish(runBackup(command.file, command.store, command, process.env))
+    break
+  case 'restore':
+    await finish(runRestore(command.file, command.store, process.env))
     break
   case 'serve':
     process.exit(

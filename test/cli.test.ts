@@ -2,6 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { runAuditVerify } from '../src/cli/audit-verify-run.ts'
+import { runBackup, runRestore } from '../src/cli/backup-run.ts'
 import { runHashKey as hashKeyOf, parseCommand, runCheckConfig } from '../src/cli.ts'
 import { VERSION } from '../src/version.ts'
 
@@ -14,6 +16,76 @@ function printed(argv: string[]) {
   if (command.kind !== 'print') throw new Error(`expected something to print, got ${command.kind}`)
   return command.output
 }
+
+describe('audit verify', () => {
+  const HASH = 'a'.repeat(64)
+
+  test('takes a store by its configuration or by its file', () => {
+    expect(parseCommand(['audit', 'verify'], {}, always)).toMatchObject({
+      store: { configPath: './config.yaml' },
+      known: undefined,
+    })
+    expect(parseCommand(['audit', 'verify', '-c', 'a.yaml'], {}, never)).toMatchObject({ store: { configPath: 'a.yaml' } })
+    expect(parseCommand(['audit', 'verify', '--db=/a.db', '--known', `7:${HASH}`], {}, never)).toEqual({
+      kind: 'audit-verify',
+      store: { dbPath: '/a.db' },
+      known: { seq: 7, hash: HASH },
+    })
+  })
+
+  test.each([
+    [['audit'], 'aisix audit verify'],
+    [['audit', 'drop'], 'aisix audit verify'],
+    [['audit', 'verify', '--db', 'a', '--config', 'b'], 'exclude each other'],
+    [['audit', 'verify', '--db'], '--db needs a value'],
+    [['audit', 'verify', '--db=a', '--db=b'], '--db is given twice'],
+    [['audit', 'verify', '--dbb', 'a'], 'did you mean --db?'],
+    [['audit', 'verify', 'a.db'], 'no configuration'],
+    [['audit', 'verify', '--db=a', 'b'], 'takes no arguments'],
+    [['audit', 'verify', '--db=a', '--known', '0:ab'], '--known needs the last entry'],
+  ])('%p is a usage error that says what to do', (argv, words) => {
+    expect(printed(argv)).toEqual({ stdout: '', stderr: expect.stringContaining(words), exit: 2 })
+  })
+
+  test('says what is wrong with a configuration', () => {
+    const output = runAuditVerify({ configPath: '/no/such.yaml' }, undefined, {})
+    expect(output).toEqual({ stdout: '', stderr: expect.stringContaining('config load failed: '), exit: 1 })
+  })
+})
+
+describe('backup and restore', () => {
+  test('take one file and a store', () => {
+    expect(parseCommand(['backup', 'b.tar', '--db', 'a.db'], {}, never)).toEqual({
+      kind: 'backup',
+      file: 'b.tar',
+      store: { dbPath: 'a.db' },
+      usage: false,
+    })
+    expect(parseCommand(['backup', '--include', 'usage', 'b.tar'], {}, always)).toMatchObject({ file: 'b.tar', usage: true })
+    expect(parseCommand(['restore', 'b.tar'], {}, always)).toEqual({
+      kind: 'restore',
+      file: 'b.tar',
+      store: { configPath: './config.yaml' },
+    })
+  })
+
+  test.each([
+    [['backup', '--db=a'], 'backup takes one file'],
+    [['restore', 'a', 'b', '--db=a'], 'restore takes one file'],
+    [['backup', 'a', '--db=a', '--include=all'], '--include knows nothing but usage'],
+    [['restore', 'a', '--db=a', '--include=usage'], 'unknown option "--include"'],
+    [['restore', 'a'], 'no configuration'],
+  ])('%p is a usage error that says what to do', (argv, words) => {
+    expect(printed(argv)).toEqual({ stdout: '', stderr: expect.stringContaining(words), exit: 2 })
+  })
+
+  test('say what is wrong with a configuration', () => {
+    const store = { configPath: '/no/such.yaml' }
+    for (const output of [runRestore('b.tar', store, {}), runBackup('b.tar', store, { usage: false }, {})]) {
+      expect(output).toEqual({ stdout: '', stderr: expect.stringContaining('config load failed: '), exit: 1 })
+    }
+  })
+})
 
 describe('serve', () => {
   test.each([[['--config', 'a.yaml']], [['-c', 'a.yaml']], [['--config=a.yaml']], [['-c=a.yaml']]])(

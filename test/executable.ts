@@ -16,6 +16,8 @@ export type ExecutableOptions = {
   folder?: string
   /** `log`: believes the log that it has started, and asks it nothing. `livez`: waits until a health probe is answered. */
   ready?: 'livez' | 'log'
+  /** A command that starts the executable, which it is given as its last arguments. */
+  through?: readonly string[]
 }
 
 export type Executable = {
@@ -53,6 +55,7 @@ export async function startExecutable({
   env = {},
   folder,
   ready = 'livez',
+  through = [],
 }: ExecutableOptions = {}): Promise<Executable> {
   if (!existsSync(EXECUTABLE)) throw new Error(`${EXECUTABLE} is not there: run \`make build\` first`)
   const home = folder ?? mkdtempSync(join(tmpdir(), 'aisix-test-'))
@@ -68,7 +71,7 @@ export async function startExecutable({
   }
   // JSON is YAML too.
   writeFileSync(join(home, 'config.yaml'), JSON.stringify(document, null, 2))
-  const child = Bun.spawn([EXECUTABLE, '--config', 'config.yaml'], {
+  const child = Bun.spawn([...through, EXECUTABLE, '--config', 'config.yaml'], {
     cwd: home,
     env: { PATH: process.env.PATH ?? '', HOME: home, ...env },
     stdin: 'ignore',

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 out=${1:-aisix}
-.tools/bun build src/main.ts src/ledger/worker.ts src/budgets/worker.ts src/resources-file/worker.ts --compile --minify --bytecode --format=esm \
+.tools/bun build src/main.ts src/ledger/worker.ts src/budgets/worker.ts src/resources-file/worker.ts src/backup/worker.ts --compile --minify --bytecode --format=esm \
   --no-compile-autoload-dotenv --no-compile-autoload-bunfig \
   --compile-exec-argv="--max-http-header-size=65536" \
   --define "AISIX_COMMIT=\"$commit\"" --outfile "$out.new" >/dev/null

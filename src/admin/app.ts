@@ -1,5 +1,6 @@
 /** The admin listener: what operators write, and what they read about it. */
 import { type Context, Hono } from 'hono'
+import type { Backups } from '../backup/online.ts'
 import type { Budgets } from '../budgets/budget.ts'
 import type { Exporters } from '../exporters/exporter.ts'
 import type { Clock, Lifecycle } from '../gateway.ts'
@@ -11,8 +12,13 @@ import { hasConfig } from '../status/config.ts'
 import { type AddressSource, frontDoor, peerAddress, withoutBody, withStandardHeaders } from '../status/front-door.ts'
 import { HEALTH_PATHS, health } from '../status/health.ts'
 import { modelStatus } from '../status/models.ts'
-import type { Actor, Store } from '../store/store.ts'
-import { createAuthenticator } from './auth.ts'
+import type { Store } from '../store/store.ts'
+import type { Registry } from '../telemetry/registry.ts'
+import { isUsableRequestId } from '../wire/headers.ts'
+import { auditRoutes } from './audit-routes.ts'
+import { createAuthenticator, type NamedAdminKey, type RefusalReason, type Role } from './auth.ts'
+import { createAuthFailureLog } from './auth-failure-log.ts'
+import { backupRoutes } from './backup-routes.ts'
 import { BODY_TIMEOUT_MS } from './body.ts'
 import { budgetRoutes } from './budget-routes.ts'
 import { catalogRoutes } from './catalog-routes.ts'
@@ -21,13 +27,16 @@ import { healthReport } from './health.ts'
 import { type OpenApiDocument, openApiDocument } from './openapi.ts'
 import { type ReferencePage, referencePage } from './reference-page.ts'
 import { resourceRoutes } from './resource-routes.ts'
-import type { Call, Description, Route } from './route.ts'
+import { type Call, type Description, isForAdmins, type Route } from './route.ts'
 import { usageRoutes } from './usage-routes.ts'
 
 export type AdminOptions = {
   store: Store
-  /** At least one; each grants everything. An empty one is refused with an Error. */
+  /** Each grants everything. An empty one is refused with an Error. */
   adminKeys: readonly string[]
+  /** Keys with a name and a role of their own. */
+  namedKeys?: readonly NamedAdminKey[]
+  registry: Pick<Registry, 'series'>
   log: Log
   clock: Clock
   lifecycle: Lifecycle
@@ -38,6 +47,8 @@ export type AdminOptions = {
   catalog: Catalog
   /** `proxy.anonymous.api_key_id` of the configuration. */
   anonymousKeyId?: string | undefined
+  /** Where there is something on a disk to make them of. */
+  backups?: Backups
   /** The proxy's door in this process: is handed the request as it came, its path changed to `/v1/chat/completions`. */
   playground?: (request: Request, server: AddressSource) => Response | Promise<Response>
   /** Who connects, for the log and for the store's audit. */
@@ -47,7 +58,7 @@ export type AdminOptions = {
 
 export type AdminApp = { fetch(request: Request, server?: AddressSource): Promise<Response> }
 
-type Env = { Bindings: { server: AddressSource | undefined } }
+type Env = { Bindings: { server: AddressSource | undefined; requestId: string } }
 
 /**
  * The admin API: resources, health, reference and playground.
@@ -57,7 +68,8 @@ type Env = { Bindings: { server: AddressSource | undefined } }
 export function createAdminApp(options: AdminOptions): AdminApp {
   const { store, log, lifecycle, addressOf = peerAddress, bodyTimeoutMs = BODY_TIMEOUT_MS } = options
   const logAdmin = log.as('admin')
-  const authenticate = createAuthenticator(options.adminKeys)
+  const authenticate = createAuthenticator(options.adminKeys, options.namedKeys)
+  const authFailures = createAuthFailureLog(logAdmin, options.clock)
   /** Answers of the proxy, which has already said what they carry: they are passed on as they are. */
   const fromProxy = new WeakSet<Response>()
   let document: OpenApiDocument | undefined
@@ -103,6 +115,8 @@ export function createAdminApp(options: AdminOptions): AdminApp {
       describe: OPENAPI_PAGE,
     },
     ...resourceRoutes({ store, log: logAdmin, bodyTimeoutMs }),
+    ...auditRoutes(options),
+    ...backupRoutes({ backups: options.backups, log: logAdmin }),
     ...usageRoutes({ ...options, inFlight: lifecycle.inFlight }),
     ...catalogRoutes(options),
     ...budgetRoutes(options),
@@ -118,6 +132,8 @@ export function createAdminApp(options: AdminOptions): AdminApp {
       path: PLAYGROUND,
       auth: 'caller',
       handle: async ({ request, server }) => {
+        const admission = authenticate(request.headers)
+        if ('role' in admission && admission.role === 'viewer') throw viewerRefused()
         if (!options.playground) throw new AdminError(501, 'playground not wired: proxy router not configured')
         const url = new URL(request.url)
         url.pathname = '/v1/chat/completions'
@@ -132,12 +148,29 @@ export function createAdminApp(options: AdminOptions): AdminApp {
     },
   ]
 
-  const admit = (request: Request, server: AddressSource | undefined): Actor => {
+  const admit = (request: Request, server: AddressSource | undefined): { adminKey: string; role: Role; address: string } => {
     const address = addressOf(request, server)
     const admission = authenticate(request.headers)
-    if ('adminKey' in admission) return { adminKey: admission.adminKey, address }
-    logAdmin.info('auth rejected', { reason: admission.refused, address, method: request.method })
+    if ('adminKey' in admission) return { ...admission, address }
+    options.registry.series(AUTH_FAILURES, [admission.refused satisfies RefusalReason]).value += 1
+    authFailures.tell(admission.refused, address, request.method)
     throw new AdminError(401, 'missing or malformed admin authorization')
+  }
+
+  /** Runs a change that may be refused, by its route or for the role of who asks: the audit log hears of it either way. */
+  const change = async (route: Route, call: Call, role: Role): Promise<Response> => {
+    try {
+      if (role === 'viewer' && isForAdmins(route)) throw viewerRefused()
+      return await route.handle(call)
+    } catch (error) {
+      const { adminKey, address, requestId = '' } = call.actor
+      const [status, reason] = error instanceof AdminError ? [error.status, error.message] : [500, INTERNAL_ERROR]
+      if (route.change) {
+        const who = { actor: adminKey, address, request_id: requestId }
+        store.audit?.refused({ ...who, ...route.change, id: call.id, status, reason })
+      }
+      throw error
+    }
   }
 
   const app = new Hono<Env>()
@@ -146,10 +179,12 @@ export function createAdminApp(options: AdminOptions): AdminApp {
     for (const route of onPath) {
       app.on(route.method, pattern, async (c: Context<Env>) => {
         const request = c.req.raw
-        const { server } = c.env
-        const actor = route.auth === 'admin' ? admit(request, server) : { adminKey: '', address: '' }
+        const { server, requestId } = c.env
+        const { role, adminKey, address } =
+          route.auth === 'admin' ? admit(request, server) : { role: 'admin' as const, adminKey: '', address: '' }
+        const actor = { adminKey, address, requestId }
         const call: Call = { request, server, url: new URL(request.url), id: c.req.param('id') ?? '', actor }
-        const response = await route.handle(call)
+        const response = await change(route, call, role)
         // Hono sends HEAD to the handlers of GET.
         return request.method === 'HEAD' ? withoutBody(response) : response
       })
@@ -161,18 +196,30 @@ export function createAdminApp(options: AdminOptions): AdminApp {
   app.onError(error => {
     if (error instanceof AdminError) return json(error.status, { error_msg: error.message })
     logAdmin.error('request failed', { error: error.stack ?? error.message })
-    return json(500, { error_msg: "internal error; see the gateway's log" })
+    return json(500, { error_msg: INTERNAL_ERROR })
   })
 
   return {
     async fetch(request, server) {
       const entered = frontDoor(request)
       if (entered instanceof Response) return entered
-      const response = await app.fetch(entered, { server })
-      return fromProxy.has(response) ? response : withStandardHeaders(response)
+      const given = entered.headers.get(REQUEST_ID)
+      const requestId = given !== null && isUsableRequestId(given) ? given : crypto.randomUUID()
+      const response = await app.fetch(entered, { server, requestId })
+      if (fromProxy.has(response)) return response
+      const answer = withStandardHeaders(response)
+      answer.headers.set(REQUEST_ID, requestId)
+      return answer
     },
   }
 }
+
+/** Names a request in the log and in the audit log; taken over from the caller where it can be. */
+const REQUEST_ID = 'x-aisix-request-id'
+const AUTH_FAILURES = 'aisix_admin_auth_failures_total'
+const INTERNAL_ERROR = "internal error; see the gateway's log"
+
+const viewerRefused = () => new AdminError(403, 'this admin key has the role viewer: it may read and change nothing')
 
 const PLAYGROUND = '/playground/chat/completions'
 

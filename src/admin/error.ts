@@ -1,5 +1,5 @@
 /** Statuses that the admin API answers an error with. source: control-admin-api §3 */
-export type AdminErrorStatus = 400 | 401 | 404 | 408 | 409 | 413 | 415 | 500 | 501 | 503
+export type AdminErrorStatus = 400 | 401 | 403 | 404 | 408 | 409 | 413 | 415 | 500 | 501 | 503
 
 /**
  * An answer in the admin API's envelope, `{"error_msg"}`. The message says what was expected and what to do; it never holds

@@ -25,7 +25,7 @@ export const HealthResponse = z
     status: z
       .enum(['ok', 'degraded', 'unhealthy'])
       .describe(
-        '`unhealthy`: a model has health 2. `degraded`: one has 1, the snapshot is older than 300 s, or records of usage or spending do not reach the disk.',
+        '`unhealthy`: a model has health 2. `degraded`: one has 1, the store cannot be read or written, the snapshot is older than 300 s, or records of usage or spending do not reach the disk.',
       ),
     version: z.string().describe('Version of the gateway.'),
     commit: z.string().describe('Commit the executable was built from; `source` when it runs from source.'),
@@ -64,6 +64,10 @@ export const HealthResponse = z
           .describe(
             'Whether the store can be read. While it cannot, the last snapshot is served. With a resources file always true.',
           ),
+        writable: z
+          .boolean()
+          .describe('Whether the store took the last write. While it does not, changes are refused. Not with a resources file.')
+          .optional(),
         problem: z.string().optional().describe('Why not, or why the resources file was refused, and what to do.'),
       })
       .describe('Where resources are kept.'),
@@ -146,7 +150,9 @@ export function healthReport(options: {
   const isFile = status.source === 'file'
   const isDown = models.some(({ health }) => health === 2)
   const { state, problem, queued, written, dropped, bytes, bytesMax, oldestMs } = ledger.status
+  const isWritable = status.connected && status.writeProblem === undefined
   const isDegraded =
+    !isWritable ||
     models.some(({ health }) => health === 1) ||
     (!isFile && (age === null || age > SNAPSHOT_AGE_SECONDS_MAX)) ||
     state === 'degraded' ||
@@ -158,7 +164,11 @@ export function healthReport(options: {
     uptime_seconds: Math.max(0, Math.floor((clock.now() - lifecycle.startedAtMs) / 1000)),
     models,
     ...(!isFile && { config: { snapshot_revision: snapshot.revision, snapshot_age_seconds: age } }),
-    store: { connected: status.connected, problem: status.problem },
+    store: {
+      connected: status.connected,
+      ...(!isFile && { writable: isWritable }),
+      problem: status.problem ?? status.writeProblem,
+    },
     rejected: status.rejected.length,
     dangling: [
       ...allDangling(snapshot).map(({ kind, id, name, field, missing }) => ({ kind, id, name, field, missing })),

@@ -4,14 +4,7 @@ import { MASK } from '../resources/provider-key.ts'
 import { AdminError } from './error.ts'
 import { jsonPointer } from './pointer.ts'
 
-/** The document as it may be shown: every credential reads `***`. Credentials are the members marked `writeOnly`. */
-export function mask<K extends Kind>(kind: K, value: Resource[K]): Resource[K] {
-  const shown = structuredClone(value)
-  eachCredential(kind, shown, (_pointer, holder, member) => {
-    holder[member] = MASK
-  })
-  return shown
-}
+export { mask } from '../resources/masking.ts'
 
 /**
  * The document that is to be stored: a credential written as `***` keeps the one that is stored at the same place, header

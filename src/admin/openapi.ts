@@ -5,7 +5,7 @@ import { MASK } from '../resources/provider-key.ts'
 import { MODEL_STATUSES } from '../status/models.ts'
 import { VERSION } from '../version.ts'
 import { HealthResponse } from './health.ts'
-import { CALLER_ERROR_DESCRIPTIONS, type Description, ERROR_DESCRIPTIONS, type Route } from './route.ts'
+import { CALLER_ERROR_DESCRIPTIONS, type Description, ERROR_DESCRIPTIONS, isForAdmins, type Route } from './route.ts'
 import { documentSchema, isSchema, type JsonSchema, plainBounds, viewSchema } from './schema.ts'
 
 export type OpenApiResponse = {
@@ -46,6 +46,8 @@ const TAGS: Record<string, string> = {
   'Passthrough Routes': 'Parts of the proxy listener that are relayed as they are to one server, whatever API it speaks.',
   'Rate Limit Policies':
     'Limits over several keys or models, by team, user, key, model or provider, and when they are suspended.',
+  Audit: 'What was changed, by whom and when, and what was refused.',
+  Backup: 'Copies of what the gateway keeps.',
   Usage: 'What is used, by whom, how much and when, and what is under way.',
   Catalog: 'Published prices to copy from. None is ever applied by itself.',
   Playground: 'A chat request through the proxy, from the admin listener.',
@@ -81,7 +83,11 @@ export function openApiDocument(routes: readonly Route[]): OpenApiDocument {
     paths,
     components: {
       securitySchemes: {
-        AdminBearer: { type: 'http', scheme: 'bearer', description: 'A key of `admin.admin_keys` in `config.yaml`.' },
+        AdminBearer: {
+          type: 'http',
+          scheme: 'bearer',
+          description: 'A key of `admin.admin_keys` or `admin.keys` in `config.yaml`; one with the role `viewer` may read.',
+        },
         AdminApiKey: {
           type: 'apiKey',
           in: 'header',
@@ -95,12 +101,13 @@ export function openApiDocument(routes: readonly Route[]): OpenApiDocument {
   }
 }
 
-function operationOf({ path, auth, describe }: Route): Operation {
+function operationOf(route: Route): Operation {
+  const { path, auth, describe } = route
   const operation: Operation = {
     operationId: describe.operationId,
     tags: [describe.tag],
     summary: describe.summary,
-    responses: responsesOf(auth, describe),
+    responses: responsesOf(route, describe),
   }
   if (describe.description) operation.description = describe.description
   if (auth !== 'admin') operation.security = auth === 'caller' ? [{ ProxyBearer: [] }] : []
@@ -118,9 +125,10 @@ function operationOf({ path, auth, describe }: Route): Operation {
 }
 
 function responsesOf(
-  auth: Route['auth'],
+  route: Route,
   { success, errors, errorDescriptions, body, errorsInPlainText }: Description,
 ): Operation['responses'] {
+  const { auth } = route
   const media: MediaType = { schema: success.schema ?? { type: 'string' } }
   if (success.example !== undefined) media.example = success.example
   const ok: OpenApiResponse = {
@@ -138,7 +146,7 @@ function responsesOf(
   }
   if (auth === 'caller') return { 200: ok, ...proxyErrors() }
   const responses: Operation['responses'] = { 200: ok }
-  const statuses = auth === 'admin' ? ([...errors, 401, 500] as const) : errors
+  const statuses = auth === 'admin' ? ([...errors, 401, 500, ...(isForAdmins(route) ? [403 as const] : [])] as const) : errors
   for (const status of [...statuses].sort((a, b) => a - b)) {
     const content: Record<string, MediaType> = errorsInPlainText
       ? { 'text/plain': { schema: { type: 'string' } } }

@@ -109,6 +109,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
         method: 'POST',
         path: collection,
         auth: 'admin',
+        change: { kind, action: 'create' },
         handle: create,
         describe: {
           ...common,
@@ -136,6 +137,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
         method: 'PUT',
         path: single,
         auth: 'admin',
+        change: { kind, action: 'replace' },
         handle: replace,
         describe: {
           ...common,
@@ -156,6 +158,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
         method: 'DELETE',
         path: single,
         auth: 'admin',
+        change: { kind, action: 'delete' },
         handle: remove,
         describe: {
           ...common,
@@ -179,7 +182,7 @@ function rotateRoutes({ store, log }: ResourceOptions): Route[] {
     recorded({ store, log }, call, 'api_keys', 'rotated', async () => {
       const plaintext = `sk-${randomBytes(16).toString('hex')}`
       const key_hash = createHash('sha256').update(plaintext).digest('hex')
-      const entry = await store.replace('api_keys', call.id, now => ({ ...now, key_hash }), call.actor)
+      const entry = await store.replace('api_keys', call.id, now => ({ ...now, key_hash }), call.actor, undefined, 'rotate')
       if (!entry) throw notFound()
       return { id: entry.id, response: json(200, { entry: shown('api_keys', entry), plaintext }) }
     })
@@ -189,6 +192,7 @@ function rotateRoutes({ store, log }: ResourceOptions): Route[] {
     method: 'POST',
     path: `/admin/v1/${segment}/{id}/rotate`,
     auth: 'admin',
+    change: { kind: 'api_keys', action: 'rotate' },
     handle: rotate,
     describe: {
       operationId: `rotate${name}${index === 0 ? '' : 'Alias'}`,
@@ -214,7 +218,8 @@ async function recorded(
   outcome: string,
   write: () => Promise<{ id: string; response: Response }>,
 ): Promise<Response> {
-  const fields = { actor: actor.adminKey, address: actor.address, method: request.method, kind }
+  const { adminKey, address, requestId } = actor
+  const fields = { actor: adminKey, address, method: request.method, kind, request_id: requestId }
   try {
     if (store.writesRefused !== undefined) throw new WritesRefused(store.writesRefused)
     const done = await write()

@@ -1,4 +1,6 @@
+import type { Kind } from '../resources/index.ts'
 import type { AddressSource } from '../status/front-door.ts'
+import type { AuditAction } from '../store/audit.ts'
 import type { Actor } from '../store/store.ts'
 import type { AdminErrorStatus } from './error.ts'
 import type { JsonSchema } from './schema.ts'
@@ -38,6 +40,7 @@ export type Description = {
 export const ERROR_DESCRIPTIONS: Readonly<Record<AdminErrorStatus, string>> = {
   400: 'The body is no JSON object, or breaks a rule of the schema; the message names each place and rule.',
   401: 'No admin key, or none that this gateway knows.',
+  403: 'The admin key is that of a viewer, who may read and change nothing.',
   404: 'There is no such resource.',
   408: 'The body did not arrive in time.',
   409: 'Another resource has this name or key hash, or resources are kept in a file.',
@@ -68,12 +71,21 @@ export const CALLER_ERROR_DESCRIPTIONS = {
 export type CallerErrorStatus = keyof typeof CALLER_ERROR_DESCRIPTIONS
 type ErrorStatus = keyof typeof ERROR_DESCRIPTIONS
 
+/** Whether an admin key with the role of a viewer is refused there. */
+export function isForAdmins({ method, auth, isSecret }: Pick<Route, 'method' | 'auth' | 'isSecret'>): boolean {
+  return auth === 'admin' && (method !== 'GET' || isSecret === true)
+}
+
 export type Route = {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   /** Path with `{id}` for the one segment that may vary. */
   path: string
   /** `caller`: the handler takes a caller's key itself. */
   auth: 'admin' | 'caller' | 'none'
+  /** A read that viewers may not have, because there are secrets in it. They may never change anything. */
+  isSecret?: true
+  /** What a refusal of the route is called in the audit log; given where it changes something. */
+  change?: { kind: Kind; action: AuditAction }
   describe: Description
   handle(call: Call): Response | Promise<Response>
 }

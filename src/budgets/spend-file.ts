@@ -115,6 +115,18 @@ export class SpendFile {
     }
   }
 
+  /** All that the file holds, for whoever adds it to another. throws: Error with words for an operator */
+  everything(): { spends: Spend[]; warnings: Warning[] } {
+    try {
+      const db = this.open()
+      // Changes are counted from 1.
+      return { spends: read(db, SPENDS, -1, []), warnings: read(db, WARNINGS, -1, []) }
+    } catch (error) {
+      this.letGo()
+      throw new FileProblem(this.explain(error, undefined))
+    }
+  }
+
   /** Removes what is too old to be of use. in: ids of the budgets that there are */
   prune(budgetIds: readonly string[], nowMs: number): void {
     try {

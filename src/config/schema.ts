@@ -80,6 +80,8 @@ const proxyUrl = () =>
     return 'expected the URL of an HTTP proxy without a path, such as "http://10.0.0.1:3128"'
   })
 
+const sha256 = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')
+
 /** Adds an issue to a member unless `holds`. */
 function demand(context: z.RefinementCtx, holds: boolean, path: string, message: string): void {
   if (!holds) context.addIssue({ code: 'custom', path: [path], message })
@@ -244,20 +246,52 @@ const admin = z
       .array(z.string())
       .default([])
       .describe(
-        'Keys that operators present. At least one while the listener is enabled; all are equal, several allow rotation.',
+        'Keys that operators present; each may do everything, several allow rotation. At least one, or one in `keys`, while the listener is enabled.',
       ),
+    keys: z
+      .array(
+        z.strictObject({
+          name: z
+            .string()
+            .regex(
+              /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/,
+              'expected 1 to 64 of A-Z, a-z, 0-9, ".", "_", "@", "-", a letter or digit first',
+            )
+            .describe('Whose key it is: what the audit log and the log call whoever presents it.'),
+          key_hash: z
+            .string()
+            .regex(/^[0-9a-fA-F]{64}$/, 'expected the 64 hexadecimal digits that `aisix hash-key` prints')
+            .overwrite(hash => hash.toLowerCase())
+            .describe('SHA-256 of the key, as `aisix hash-key` prints it.'),
+          role: z
+            .enum(['admin', 'viewer'])
+            .describe('`admin` may do everything; `viewer` may read everything that has no secret in it, and change nothing.'),
+        }),
+      )
+      .default([])
+      .describe('Keys with a name and a role, beside `admin_keys`.'),
     tls: listenerTls('the admin API').optional(),
   })
-  .superRefine(({ enabled, addr, admin_keys }, context) => {
+  .superRefine(({ enabled, addr, admin_keys, keys }, context) => {
     if (!enabled) return
     const problem = addressProblem(addr)
     demand(context, problem === undefined, 'addr', problem ?? '')
     demand(
       context,
-      admin_keys.length > 0,
+      admin_keys.length + keys.length > 0,
       'admin_keys',
-      'admin.admin_keys must contain at least one key while admin.enabled is true; add one, or set admin.enabled to false',
+      'admin.admin_keys must contain at least one key while admin.enabled is true; add one, there or in admin.keys, or set admin.enabled to false',
     )
+    const names = new Set<string>()
+    const hashes = new Map(admin_keys.map((key, i) => [sha256(key), `admin.admin_keys[${i}]`]))
+    for (const [i, { name, key_hash }] of keys.entries()) {
+      const other = hashes.get(key_hash)
+      const refuse = (member: string, message: string) => context.addIssue({ code: 'custom', path: ['keys', i, member], message })
+      if (names.has(name)) refuse('name', 'another key has this name: give each its own')
+      if (other !== undefined) refuse('key_hash', `is the hash of ${other}: nobody could tell which of the two was presented`)
+      names.add(name)
+      hashes.set(key_hash, `admin.keys[${i}]`)
+    }
     for (const [i, key] of admin_keys.entries()) {
       for (const issue of adminKey().safeParse(key).error?.issues ?? []) {
         context.addIssue({ code: 'custom', path: ['admin_keys', i], message: issue.message })
@@ -420,6 +454,18 @@ const budgets = z
   .prefault({})
   .describe('Spending on budgets.')
 
+const audit = z
+  .strictObject({
+    retention_days: z
+      .int()
+      .min(1)
+      .max(36_500)
+      .optional()
+      .describe('Days that entries of the audit log are kept. Left out: for ever.'),
+  })
+  .prefault({})
+  .describe('The audit log: what was changed over the admin API, and what was refused.')
+
 const cache = z
   .strictObject({
     backend: z.enum(['memory', 'redis']).default('memory').describe('Where answers are kept.'),
@@ -533,6 +579,7 @@ export const Config = z
     downstream,
     usage,
     budgets,
+    audit,
     shutdown,
     cache,
     ratelimit,

@@ -30,6 +30,17 @@ const LEDGER_BYTES = gauge('aisix_usage_ledger_bytes', [], 'Bytes of the file wi
 const LEDGER_QUEUED = gauge('aisix_usage_ledger_queued_records', [], 'Records of usage that wait to be written.')
 const LEDGER_WRITTEN = counter('aisix_usage_ledger_written_total', [], 'Records of usage that reached the disk.')
 const BUDGETS_UP = gauge('aisix_budgets_up', [], '1: spending on budgets reaches the disk. 0: it does not, see /admin/v1/health.')
+const AUDIT_ENTRIES = counter(
+  'aisix_audit_entries_total',
+  ['result'],
+  'Entries that were written to the audit log, by whether the change was applied or refused.',
+)
+const AUDIT_OMITTED = counter(
+  'aisix_audit_omitted_total',
+  [],
+  'Refused changes that were too many to be taken down in the audit log.',
+  'Beyond 100 at once and 10 a minute of one admin key, or while the store takes no writes.',
+)
 const SERIES = gauge('aisix_metric_series', [], 'Series that are kept, of at most observability.metrics.max_series.')
 const OVERFLOWS = counter(
   'aisix_metric_series_overflows_total',
@@ -53,6 +64,8 @@ export const GATEWAY_FAMILIES: readonly Family[] = [
   BUDGETS_UP,
   SERIES,
   OVERFLOWS,
+  AUDIT_ENTRIES,
+  AUDIT_OMITTED,
   BUILD_INFO,
   CPU,
   MEMORY,
@@ -72,6 +85,7 @@ export function createGatewayMetrics(gateway: Gateway): () => string {
       { family: IN_FLIGHT, samples: inFlight(gateway, seen) },
       ...deployments(gateway),
       ...ledgerFamilies(gateway),
+      ...auditFamilies(gateway),
       ...processFamilies(gateway),
     ])
   }
@@ -113,6 +127,13 @@ function deployments({ store, modelHealth, clock }: Gateway): ToldFamily[] {
 }
 
 const one = (family: Family, value: number): ToldFamily => ({ family, samples: [{ value }] })
+
+function auditFamilies({ store }: Gateway): ToldFamily[] {
+  if (!store.audit) return []
+  const { written, omitted } = store.audit.status
+  const entries = Object.entries(written).map(([result, value]) => ({ labels: [result], value }))
+  return [{ family: AUDIT_ENTRIES, samples: entries }, one(AUDIT_OMITTED, omitted)]
+}
 
 function ledgerFamilies({ ledger, budgets, registry }: Gateway): ToldFamily[] {
   const { state, isWriting, bytes, queued, written } = ledger.status

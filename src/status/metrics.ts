@@ -75,6 +75,11 @@ const APPLIED_REVISION = gauge(
   'Revision that requests are served with. Not with a resources file.',
 )
 const SOURCE_CONNECTED = gauge('aisix_config_source_connected', [], 'Whether the store can be read. Not with a resources file.')
+const SOURCE_WRITABLE = gauge(
+  'aisix_config_source_writable',
+  [],
+  'Whether the store took the last write: it can be read and yet be full, locked or read-only. Not with a resources file.',
+)
 const HASH_INFO = gauge(
   'aisix_config_hash_info',
   ['hash'],
@@ -93,6 +98,7 @@ export const CONFIG_FAMILIES: readonly Family[] = [
   OBSERVED_REVISION,
   APPLIED_REVISION,
   SOURCE_CONNECTED,
+  SOURCE_WRITABLE,
   HASH_INFO,
 ]
 
@@ -149,6 +155,7 @@ export function createConfigMetrics(): (status: StoreStatus) => string {
       { family: OBSERVED_REVISION, samples: ofStore(status.observedRevision) },
       { family: APPLIED_REVISION, samples: ofStore(status.appliedRevision) },
       { family: SOURCE_CONNECTED, samples: ofStore(status.connected ? 1 : 0) },
+      { family: SOURCE_WRITABLE, samples: ofStore(status.connected && status.writeProblem === undefined ? 1 : 0) },
       { family: HASH_INFO, samples: hashes },
     ])
   }

@@ -14,11 +14,16 @@ import {
 } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { AUDIT_TABLE, type AuditDraft, type AuditEntry, type AuditQuestion, openAuditTable } from './audit.ts'
+import { copyDatabase } from './copy.ts'
+import { readOnly } from './read-only.ts'
 import type { Row } from './rows.ts'
-import type { Actor } from './store.ts'
 
 /** The store cannot be opened. The message says what is wrong, where, and what to do; nothing was changed on the disk. */
 export class StoreOpenError extends Error {}
+
+/** There is a file, and no store can be read out of it: a restored backup may take its place. */
+export class StoreDamaged extends StoreOpenError {}
 
 /**
  * Why an open file is no longer the store. `moved`: another file is at the path, or none. `log`: the file is there, its
@@ -38,24 +43,30 @@ export class Displaced extends Error {
   }
 }
 
-/** What a write does, as the table `changes` names it. */
-export type Change = { action: 'create' | 'replace' | 'remove'; kind: string; id: string; actor: Actor; at: string }
+/** What a write does to a row. `row` is what is stored, none for a removal. */
+export type Change = {
+  isNew: boolean
+  kind: string
+  id: string
+  at: string
+  row: { document: string; revision: number } | undefined
+}
 
 /** `AISX` in the header of the file: tells our databases from those of others. */
 const APPLICATION_ID = 0x41495358
+/** Up to this size a start looks through the whole file, about half a second; of a larger one through the resources alone. */
+const WHOLE_CHECK_BYTES_MAX = 256 * 1024 * 1024
 const SQLITE_MAGIC = 'SQLite format 3\0'
-/** Writes that are remembered with their actor; older ones are forgotten as new ones come. */
-const CHANGES_KEPT = 100_000
 
 /**
- * The schema, one list of statements a version; `user_version` says how many have been run. Each can be run again, so
- * that a file restored from a text dump, which knows no version, is taken over as it is.
+ * The schema, one list of steps a version; `user_version` says how many have been run. Each can be run again, so that a file
+ * restored from a text dump, which knows no version, is taken over as it is, and what someone has dropped is put back.
  *
  * `resources` is the contract with other programs (spec, point 7), ordered by rowid. The triggers count every change to
  * it in `meta`, whoever makes it. They update and never insert, because a conflict clause of the statement that fires a
  * trigger would override the trigger's own.
  */
-const MIGRATIONS: readonly (readonly string[])[] = [
+const MIGRATIONS: readonly (readonly (string | ((db: Database) => void))[])[] = [
   [
     `CREATE TABLE IF NOT EXISTS resources (
        kind TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, revision INTEGER NOT NULL DEFAULT 1,
@@ -70,25 +81,39 @@ const MIGRATIONS: readonly (readonly string[])[] = [
                 BEGIN UPDATE meta SET value = value + 1 WHERE key = 'revision'; END`,
     ),
   ],
+  [AUDIT_TABLE, takeOverChanges, 'DROP TABLE IF EXISTS changes'],
 ]
 const SCHEMA_VERSION = MIGRATIONS.length
-const TABLES = ['resources', 'meta', 'changes']
+const TABLES = ['resources', 'meta', 'changes', 'audit']
 const COLUMNS = ['kind', 'id', 'document', 'revision', 'created_at', 'updated_at']
+
+/** A row of the table `resources` as others may have written it, so far as it can be written anew. */
+export type StoredRow = {
+  kind: string
+  id: string
+  document: string | Uint8Array
+  revision: number
+  created_at: string | number | null
+  updated_at: string | number | null
+}
 
 /** One open connection to the database at a path, and the identity of the file it was opened on. */
 export type StoreFile = ReturnType<typeof openStoreFile>
 
+export type OpenOptions = { create: boolean; busyMs: number; wholeCheckBytesMax?: number }
+
 /**
  * Opens the database at `path`.
  * in: `create` lets a missing or empty file become a new store, which only a start may do: at run time it would take the
- * place of a store that someone removed; `busyMs` is how long SQLite may block the thread while another process migrates
+ * place of a store that someone removed; `wholeCheckBytesMax` is the size from which the resources alone are looked through, and
+ * not the audit log; `busyMs` is how long SQLite may block the thread while another process migrates
  * throws: StoreOpenError
  */
-export function openStoreFile(path: string, { create, busyMs }: { create: boolean; busyMs: number }) {
+export function openStoreFile(path: string, { create, busyMs, wholeCheckBytesMax = WHOLE_CHECK_BYTES_MAX }: OpenOptions) {
   const isNew = prepareFile(path, create)
   let db: Database | undefined
   try {
-    if (!isNew) inspect(path, create, busyMs)
+    if (!isNew) inspect(path, create, busyMs, wholeCheckBytesMax)
     // Taken before opening: a file that is swapped in between is noticed at the first look.
     const identity = identify(path)
     db = new Database(path, { readwrite: true, create: false, strict: true })
@@ -108,7 +133,9 @@ export function openStoreFile(path: string, { create, busyMs }: { create: boolea
   } catch (error) {
     db?.close()
     if (isNew) removeNew(path)
-    throw error instanceof StoreOpenError ? error : new StoreOpenError(explain(error, path), { cause: error })
+    if (error instanceof StoreOpenError) throw error
+    const isDamage = /^SQLITE_(CORRUPT|NOTADB)/.test(codeOf(error) ?? '')
+    throw new (isDamage ? StoreDamaged : StoreOpenError)(explain(error, path), { cause: error })
   }
 }
 
@@ -119,28 +146,15 @@ function connect(db: Database, path: string, identity: string | undefined) {
   const raiseRevision = db.prepare<null, [number]>(
     "INSERT INTO meta (key, value) VALUES ('revision', ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
   )
-  const insert = db.prepare<null, [string, string, string, number, string, string]>(
+  const insert = db.prepare<null, [string, string, string | Uint8Array, number, string | number | null, string | number | null]>(
     'INSERT INTO resources (kind, id, document, revision, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
   )
   const update = db.prepare<null, [string, number, string, string, string]>(
     'UPDATE resources SET document = ?, revision = ?, updated_at = ? WHERE kind = ? AND id = ?',
   )
   const remove = db.prepare<null, [string, string]>('DELETE FROM resources WHERE kind = ? AND id = ?')
-  const insertChange = db.prepare<null, [string, string, string, string, string, string]>(
-    'INSERT INTO changes (at, action, kind, id, actor, address) VALUES (?, ?, ?, ?, ?, ?)',
-  )
-  const forgetChanges = db.prepare<null, [number]>('DELETE FROM changes WHERE seq <= ?')
-  const statements = [
-    selectRows,
-    selectRevision,
-    selectDataVersion,
-    raiseRevision,
-    insert,
-    update,
-    remove,
-    insertChange,
-    forgetChanges,
-  ]
+  const audit = openAuditTable(db)
+  const statements = [selectRows, selectRevision, selectDataVersion, raiseRevision, insert, update, remove]
   let dataVersion: number | undefined
   const { ownLog, ownIndex } = openLog(realpathSync(path))
   // Of the file as `openStoreFile` left it: from here on every change that SQLite makes is visible in the index.
@@ -153,6 +167,7 @@ function connect(db: Database, path: string, identity: string | undefined) {
 
   const close = () => {
     for (const statement of statements) statement.finalize()
+    audit.close()
     db.close()
     // Not before: closing a file takes away every lock that this process has on it, SQLite's too.
     ownLog.close()
@@ -221,23 +236,42 @@ function connect(db: Database, path: string, identity: string | undefined) {
 
     /**
      * Writes inside the transaction that is open.
-     * in: `document` and its revision, none for a removal; `shown` is the change counter that readers have seen
+     * in: `shown` is the change counter that readers have seen
      * out: the store's change counter after it
      * throws: SQLiteError
      */
-    write(
-      { action, kind, id, actor, at }: Change,
-      row: { document: string; revision: number } | undefined,
-      shown: number,
-    ): number {
+    write({ isNew, kind, id, at, row }: Change, shown: number): number {
       if (revision() < shown) raiseRevision.run(shown)
       if (!row) remove.run(kind, id)
-      else if (action === 'create') insert.run(kind, id, row.document, row.revision, at, at)
+      else if (isNew) insert.run(kind, id, row.document, row.revision, at, at)
       else update.run(row.document, row.revision, at, kind, id)
-      const { lastInsertRowid } = insertChange.run(at, action, kind, id, actor.adminKey, actor.address)
-      forgetChanges.run(Number(lastInsertRowid) - CHANGES_KEPT)
       return revision()
     },
+
+    /** Takes down changes inside the transaction that is open. throws: SQLiteError */
+    record: (drafts: readonly AuditDraft[]) => audit.append(drafts),
+
+    /** Puts rows in the place of all there are, in the order that they come in, inside the transaction that is open. */
+    replaceAll(rows: readonly StoredRow[], shown: number): void {
+      if (revision() < shown) raiseRevision.run(shown)
+      db.run('DELETE FROM resources')
+      for (const { kind, id, document, revision: counter, created_at, updated_at } of rows) {
+        insert.run(kind, id, document, counter, created_at, updated_at)
+      }
+    },
+
+    /** Takes over an audit log as it is, where there is none yet, inside the transaction that is open. */
+    adoptAudit: (entries: Iterable<AuditEntry>, last: number) => audit.adopt(entries, last),
+
+    /** Changes nothing inside the transaction that is open, by way of the disk: it fails where a write would. */
+    touch: () => void raiseRevision.run(0),
+
+    /** Removes old entries of the audit log inside the transaction that is open. out: whether there may be more */
+    prune: (olderThan: string, rows: number, now: string) => audit.prune(olderThan, rows, now),
+
+    /** Entries of the audit log out of one slice of it. in: `before`, where the slice ends; undefined for the newest */
+    slice: (question: AuditQuestion, before: number | undefined, limit: number) =>
+      audit.slice(question, before ?? audit.end(), limit),
 
     abandon,
 
@@ -418,14 +452,14 @@ function removeNew(path: string): void {
  * Looks at an existing file without changing it, or leaving anything beside it.
  * throws: StoreOpenError when it is not a sound database of ours, or one of a newer version
  */
-function inspect(path: string, mayBeEmpty: boolean, busyMs: number): void {
+function inspect(path: string, mayBeEmpty: boolean, busyMs: number, wholeCheckBytesMax: number): void {
   const head = readHead(path)
   if (head === '') {
     if (mayBeEmpty) return
-    throw new StoreOpenError(`the store file ${path} is empty; put the store back, or restore a backup there`)
+    throw new StoreDamaged(`the store file ${path} is empty; put the store back, or restore a backup there`)
   }
   if (head !== SQLITE_MAGIC) {
-    throw new StoreOpenError(`${path} is not an SQLite database; name another file in store.path, or move this one away`)
+    throw new StoreDamaged(`${path} is not an SQLite database; name another file in store.path, or move this one away`)
   }
   // A plain read-only connection would leave a log and an index behind; where there is a log, it must be read though.
   const hasLog = (lookAt(`${path}-wal`)?.size ?? 0) > 0
@@ -450,18 +484,18 @@ function inspect(path: string, mayBeEmpty: boolean, busyMs: number): void {
         `the store ${path} was written by a newer version (schema ${user_version}, this version knows ${SCHEMA_VERSION}); start that version, or restore a backup`,
       )
     }
-    const sound = db.query<{ quick_check: string }, []>('PRAGMA quick_check(1)').get()
-    if (sound?.quick_check !== 'ok') throw new StoreOpenError(damaged(path))
+    const isLarge = (lookAt(path)?.size ?? 0) > wholeCheckBytesMax && tables.includes('resources')
+    const check = isLarge ? "PRAGMA quick_check('resources')" : 'PRAGMA quick_check(1)'
+    const sound = db.query<{ quick_check: string }, []>(check).get()
+    if (sound?.quick_check !== 'ok') throw new StoreDamaged(damaged(path))
     if (!tables.includes('resources')) {
       if (tables.length === 0 && mayBeEmpty && user_version === 0) return
-      throw new StoreOpenError(
-        `the store ${path} has no table "resources"; restore a backup, or move the file away to start anew`,
-      )
+      throw new StoreDamaged(`the store ${path} has no table "resources"; restore a backup, or move the file away to start anew`)
     }
     const columns = db.query<{ name: string }, []>("SELECT name FROM pragma_table_info('resources')").all()
     const missing = COLUMNS.filter(column => !columns.some(({ name }) => name === column))
     if (missing.length > 0) {
-      throw new StoreOpenError(`the table "resources" of the store ${path} lacks ${missing.join(', ')}; restore a backup`)
+      throw new StoreDamaged(`the table "resources" of the store ${path} lacks ${missing.join(', ')}; restore a backup`)
     }
   } finally {
     db.close()
@@ -479,16 +513,8 @@ function openImmutable(path: string): Database {
 export function readStoreFile(path: string, { busyMs }: { busyMs: number }): Row[] {
   if (!lookAt(path)) throw new StoreOpenError(`there is no store file ${path}; start the gateway once, or name another file`)
   try {
-    inspect(path, false, busyMs)
-    // Where a gateway has it open, or was killed with it, what belongs beside the file is there.
-    const isInUse = lookAt(`${path}-shm`) !== undefined || lookAt(`${path}-wal`) !== undefined
-    const db = isInUse ? new Database(path, { readonly: true, strict: true }) : openImmutable(path)
-    try {
-      db.run(`PRAGMA busy_timeout = ${Math.trunc(busyMs)}`)
-      return db.query<Row, []>('SELECT kind, id, document, revision FROM resources ORDER BY rowid').all()
-    } finally {
-      db.close()
-    }
+    inspect(path, false, busyMs, WHOLE_CHECK_BYTES_MAX)
+    return readOnly(path, db => db.query<Row, []>('SELECT kind, id, document, revision FROM resources ORDER BY rowid').all())
   } catch (error) {
     throw error instanceof StoreOpenError ? error : new StoreOpenError(explain(error, path), { cause: error })
   }
@@ -501,7 +527,7 @@ function migrate(db: Database, path: string): void {
     one<{ application_id: number }>(db, 'PRAGMA application_id').application_id === APPLICATION_ID &&
     one<{ count: number }>(
       db,
-      `SELECT count(*) AS count FROM sqlite_schema WHERE name IN ('meta', 'changes', 'resources_insert', 'resources_update', 'resources_delete')`,
+      `SELECT count(*) AS count FROM sqlite_schema WHERE name IN ('meta', 'audit', 'resources_insert', 'resources_update', 'resources_delete')`,
     ).count === 5
   if (isCurrent()) return
   db.run('BEGIN IMMEDIATE')
@@ -510,15 +536,58 @@ function migrate(db: Database, path: string): void {
     if (user_version > SCHEMA_VERSION) {
       throw new StoreOpenError(`the store ${path} has just been taken over by a newer version; start that version`)
     }
-    // The newest list is run even where the version says that it was: it puts back what someone has dropped.
-    for (const statements of MIGRATIONS.slice(Math.min(user_version, SCHEMA_VERSION - 1))) {
-      for (const statement of statements) db.run(statement)
+    if (user_version > 0 && user_version < SCHEMA_VERSION) copyBefore(path)
+    for (const step of MIGRATIONS.flat()) {
+      if (typeof step === 'string') db.run(step)
+      else step(db)
     }
     db.run(`PRAGMA application_id = ${APPLICATION_ID}`)
     db.run(`PRAGMA user_version = ${SCHEMA_VERSION}`)
     db.run('COMMIT')
   } finally {
     if (db.inTransaction) db.run('ROLLBACK')
+  }
+}
+
+/** The store as it is before a migration, whose lock is held: nothing can come in between. throws: StoreOpenError */
+function copyBefore(path: string): void {
+  const copy = `${path}.before-v${SCHEMA_VERSION}`
+  try {
+    copyDatabase(path, copy)
+  } catch (error) {
+    const why = /^(SQLITE_FULL|SQLITE_IOERR|ENOSPC)/.test(codeOf(error) ?? '') ? 'the disk has no room for it' : reasonOf(error)
+    throw new StoreOpenError(
+      `the store ${path} is of an older version, and the copy ${copy}, without which it is not changed, cannot be made: ${why}`,
+      { cause: error },
+    )
+  }
+}
+
+/** What the first version of the schema remembered of writes: who, from where and what, without the documents. */
+function takeOverChanges(db: Database): void {
+  const changes = db
+    .query<Pick<AuditDraft, 'at' | 'actor' | 'address' | 'kind' | 'id'> & { action: string }, []>(
+      'SELECT at, action, kind, id, actor, address FROM changes ORDER BY seq',
+    )
+    .all()
+  const audit = openAuditTable(db)
+  try {
+    audit.append(
+      changes.map(({ action, ...change }) => ({
+        ...change,
+        request_id: '',
+        action: action === 'create' || action === 'replace' ? action : 'delete',
+        name: null,
+        outcome: 'applied',
+        status: null,
+        reason: null,
+        before: null,
+        after: null,
+        omitted: 0,
+      })),
+    )
+  } finally {
+    audit.close()
   }
 }
 

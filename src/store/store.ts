@@ -1,4 +1,5 @@
 import type { Kind, Resource } from '../resources/index.ts'
+import type { AuditLog } from './audit.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** One stored resource as every reader sees it. `value` is the normalised document, credentials included. */
@@ -10,7 +11,7 @@ export type Entry<K extends Kind = Kind> = {
 }
 
 /** Who writes: for the audit that every write carries to the store. */
-export type Actor = { adminKey: string; address: string }
+export type Actor = { adminKey: string; address: string; requestId?: string }
 
 /** A row that is not served as it stands in the store (control-bootstrap §5.3). Times are RFC 3339 UTC, whole seconds. */
 export type Rejection = {
@@ -33,6 +34,8 @@ export type StoreStatus = {
   connected: boolean
   /** Why it is not connected, in words for an operator. */
   problem: string | undefined
+  /** Why the store refused the last write, until it takes one again: it can be read and yet be full or locked. */
+  writeProblem?: string | undefined
   observedRevision: number
   appliedRevision: number
   observedAt: string | undefined
@@ -62,6 +65,8 @@ export interface Store {
   readonly status: StoreStatus
   /** Why no write is ever taken, in words for whoever tries; undefined where writes are taken. */
   readonly writesRefused: string | undefined
+  /** What was changed by whom; absent in stores that keep no such log. A write and its entry are durable together. */
+  readonly audit?: AuditLog
   list<K extends Kind>(kind: K): Entry<K>[]
   get<K extends Kind>(kind: K, id: string): Entry<K> | undefined
   create<K extends Kind>(kind: K, value: Resource[K], actor: Actor): Promise<Entry<K>>
@@ -70,6 +75,7 @@ export interface Store {
   /**
    * `change` computes the new document from the one that is stored now, or from its last good version while that cannot
    * be read. `repair` gives the new document where there is neither; left out, such a row is treated as absent.
+   * `action` is what the audit calls it.
    * out: undefined when there is no such id
    */
   replace<K extends Kind>(
@@ -78,6 +84,7 @@ export interface Store {
     change: (now: Resource[K]) => Resource[K],
     actor: Actor,
     repair?: () => Resource[K],
+    action?: 'replace' | 'rotate',
   ): Promise<Entry<K> | undefined>
   remove(kind: Kind, id: string, actor: Actor): Promise<boolean>
   /** Reads the store anew if another process changed it; called by itself every 500 ms at most. */

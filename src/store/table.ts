@@ -43,7 +43,7 @@ export type Draft<K extends Kind> = {
 }
 
 /** What a store knows beside the rows; the table supplies the rest of its status. */
-export type Connection = Pick<StoreStatus, 'connected' | 'problem' | 'confirmedAt'>
+export type Connection = Pick<StoreStatus, 'connected' | 'problem' | 'writeProblem' | 'confirmedAt'>
 
 /** What the table needs of the gateway's clock: epoch milliseconds. */
 export type WallClock = { now(): number }
@@ -250,12 +250,13 @@ export function createTable(clock: WallClock) {
     /** Rows that are not served as they stand. */
     rejected,
 
-    status({ connected, problem, confirmedAt }: Connection): StoreStatus {
+    status({ connected, problem, writeProblem, confirmedAt }: Connection): StoreStatus {
       return {
         source: 'sqlite',
         sourceHash: undefined,
         connected,
         problem,
+        writeProblem,
         observedRevision: snapshot.revision,
         appliedRevision: snapshot.revision,
         observedAt: observedAtMs === undefined ? undefined : time(observedAtMs),

@@ -70,6 +70,12 @@ export function metricFamilies(buckets: Config['observability']['metrics']['buck
       'Kept for dashboards of old; `aisix_llm_total_tokens_total` tells more.',
     ),
     counter(
+      'aisix_admin_auth_failures_total',
+      ['reason'],
+      'Requests on the admin listener without an admin key that is known.',
+      '`missing`, `malformed` or `unknown`. Each has a line in the log, up to 20 at once and one a second.',
+    ),
+    counter(
       'aisix_proxy_requests_total',
       REQUEST,
       'Requests on the proxy listener that are over.',

@@ -8,7 +8,7 @@ import { createCatalog } from '../../src/pricing/catalog-file.ts'
 import { openMemoryStore } from '../../src/store/memory.ts'
 import { VERSION } from '../../src/version.ts'
 import { testTelemetry } from '../telemetry.ts'
-import { ADMIN_KEY, apiKey, messageOf, openAdmin, providerKey, SECOND_ADMIN_KEY } from './harness.ts'
+import { ADMIN_KEY, apiKey, messageOf, openAdmin, providerKey, SECOND_ADMIN_KEY, sha256 } from './harness.ts'
 import { memoryLedger } from './memory-ledger.ts'
 
 const UNAUTHORIZED = '{"error_msg":"missing or malformed admin authorization"}'
@@ -72,6 +72,7 @@ describe('authentication', () => {
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
       budgets: testTelemetry().budgets,
+      registry: testTelemetry().registry,
       exporters: testTelemetry().exporters,
       catalog: createCatalog('/no/such/folder/catalog.json'),
     }
@@ -83,6 +84,33 @@ describe('authentication', () => {
     await admin.call('GET', '/admin/v1/models', undefined, { authorization: 'Bearer sk-guessed' })
     expect(admin.lines.join('\n')).toContain('auth rejected reason="unknown" address="192.0.2.7"')
     expect(admin.lines.join('\n')).not.toContain('guessed')
+  })
+
+  test('refusals are counted by reason, and guessing does not fill the log', async () => {
+    const { registry } = testTelemetry()
+    const admin = openAdmin({ registry })
+    for (let index = 0; index < 25; index++) {
+      await admin.call('GET', '/admin/v1/models', undefined, { authorization: 'Bearer sk-guessed' })
+    }
+    await admin.call('GET', '/admin/v1/models', undefined, {})
+    await admin.call('GET', '/admin/v1/models', undefined, { authorization: 'Basic abc' })
+    const told = () => admin.lines.filter(line => line.includes('auth rejected'))
+    expect(told()).toHaveLength(20)
+    admin.clock.nowMs += 1_000
+    await admin.call('GET', '/admin/v1/models', undefined, {})
+    expect(told().at(-1)).toContain('not_logged_before=7')
+    const page = registry.render()
+    expect(page).toContain('aisix_admin_auth_failures_total{reason="unknown"} 25\n')
+    expect(page).toContain('aisix_admin_auth_failures_total{reason="missing"} 2\n')
+    expect(page).toContain('aisix_admin_auth_failures_total{reason="malformed"} 1\n')
+  })
+
+  test('a named key is known by its hash alone', async () => {
+    const key_hash = sha256('alice-key')
+    const admin = openAdmin({ adminKeys: [], namedKeys: [{ name: 'alice', key_hash, role: 'admin' }] })
+    expect((await admin.call('GET', '/admin/v1/models', undefined, { 'x-api-key': 'alice-key' })).status).toBe(200)
+    expect((await admin.call('GET', '/admin/v1/models', undefined, { 'x-api-key': key_hash })).status).toBe(401)
+    expect(() => openAdmin({ namedKeys: [{ name: 'bob', key_hash: 'short', role: 'viewer' }] })).toThrow('the key_hash of bob')
   })
 
   test.each(['/livez', '/readyz', '/admin/openapi.json', '/admin/openapi-scalar'])('%s asks for no key', async path => {
@@ -220,6 +248,7 @@ describe('playground', () => {
       modelHealth: createModelHealth(),
       ledger: memoryLedger(),
       budgets: testTelemetry().budgets,
+      registry: testTelemetry().registry,
       exporters: testTelemetry().exporters,
       catalog: createCatalog('/no/such/folder/catalog.json'),
       playground: async (request, server) => {

@@ -48,6 +48,7 @@ export function openAdmin(options: Partial<AdminOptions> = {}): Harness {
   const app = createAdminApp({
     store,
     adminKeys: [ADMIN_KEY, SECOND_ADMIN_KEY],
+    registry: testTelemetry().registry,
     log: captureLog(lines),
     clock,
     lifecycle,

@@ -41,7 +41,7 @@ describe('/admin/v1/health', () => {
       uptime_seconds: 61,
       models: [],
       config: { snapshot_revision: admin.store.snapshot.revision, snapshot_age_seconds: 0 },
-      store: { connected: true },
+      store: { connected: true, writable: true },
       rejected: 0,
       dangling: [],
       usage: { state: 'ok', queued: 0, written: 0, dropped: 0, bytes: 0, bytes_max: 0 },
@@ -102,7 +102,7 @@ describe('/admin/v1/health', () => {
     const times = { first_seen_at: '2030-01-01T00:00:00Z', last_seen_at: '2030-01-01T00:00:00Z' }
     const store = storeWith(() => ({ connected: false, problem: 'the file was replaced', rejected: [{ ...row, ...times }] }))
     expect(await report({ store })).toMatchObject({
-      store: { connected: false, problem: 'the file was replaced' },
+      store: { connected: false, writable: false, problem: 'the file was replaced' },
       rejected: 1,
     })
   })

@@ -73,10 +73,10 @@ describe('/admin/openapi.json', () => {
     })
     const crud = (path: string) => [
       `GET ${path} 200 401 500`,
-      `POST ${path} 200 400 401 409 500`,
+      `POST ${path} 200 400 401 403 409 500`,
       `GET ${path}/{id} 200 401 404 500`,
-      `PUT ${path}/{id} 200 400 401 404 409 500`,
-      `DELETE ${path}/{id} 200 401 404 409 500`,
+      `PUT ${path}/{id} 200 400 401 403 404 409 500`,
+      `DELETE ${path}/{id} 200 401 403 404 409 500`,
     ]
     expect(described.toSorted()).toEqual(
       [
@@ -86,13 +86,15 @@ describe('/admin/openapi.json', () => {
         'GET /admin/openapi-scalar 200',
         'GET /admin/v1/health 200 401 500',
         'GET /admin/v1/models/status 200 401 500',
+        'GET /admin/v1/audit 200 400 401 404 500 503',
+        'GET /admin/v1/backup 200 400 401 403 404 409 500 503',
         'GET /admin/v1/usage 200 400 401 500 503',
         'GET /admin/v1/requests 200 400 401 500 503',
         'GET /admin/v1/requests/{id} 200 400 401 404 500 503',
         'GET /admin/v1/in_flight 200 400 401 500',
         'GET /admin/v1/catalog/models 200 400 401 500 503',
-        'POST /admin/v1/apikeys/{id}/rotate 200 401 404 409 500',
-        'POST /admin/v1/api_keys/{id}/rotate 200 401 404 409 500',
+        'POST /admin/v1/apikeys/{id}/rotate 200 401 403 404 409 500',
+        'POST /admin/v1/api_keys/{id}/rotate 200 401 403 404 409 500',
         'POST /playground/chat/completions 200 400 401 403 404 408 413 415 429 500 501 502 503 504 default',
         ...crud('/admin/v1/provider_keys'),
         ...crud('/admin/v1/models'),

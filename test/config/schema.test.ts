@@ -5,6 +5,21 @@ import { COMPATIBILITY, isCovered, UNSUPPORTED } from '../../src/config/support.
 import { Config } from '../../src/config.ts'
 import { load, MINIMAL, problems, withKey } from './load.ts'
 
+/** SHA-256 of `k`, in upper case as some tools print it, and of something else. */
+const HASH = '8254C329A92850F6D539DD376F4816EE2764517DA5E0235514AF433164480D7A'
+const OTHER = 'b'.repeat(64)
+const NAMED = { name: 'alice', key_hash: HASH, role: 'admin' }
+
+test('named keys are enough, and their hashes are kept in lower case', () => {
+  const { config } = load(JSON.stringify({ proxy: { addr: '127.0.0.1:0' }, admin: { keys: [NAMED] } }))
+  expect(config.admin.keys).toEqual([{ name: 'alice', key_hash: HASH.toLowerCase(), role: 'admin' }])
+})
+
+test('named keys come from a variable too', () => {
+  const { config } = load(MINIMAL, { AISIX_ADMIN__KEYS: JSON.stringify([{ ...NAMED, key_hash: OTHER }]) })
+  expect(config.admin.keys).toEqual([{ name: 'alice', key_hash: OTHER, role: 'admin' }])
+})
+
 test('everything but proxy.addr and admin keys has its default', () => {
   const { config } = load('proxy: {addr: "0.0.0.0:3000"}\nadmin: {admin_keys: [k]}\n', {}, '/etc/aisix/config.yaml')
   expect(config).toEqual({
@@ -17,7 +32,7 @@ test('everything but proxy.addr and admin keys has its default', () => {
       cors: { allowed_origins: [] },
       url_rewrites: [],
     },
-    admin: { enabled: true, addr: '127.0.0.1:3001', admin_keys: ['k'], tls: undefined },
+    admin: { enabled: true, addr: '127.0.0.1:3001', admin_keys: ['k'], keys: [], tls: undefined },
     store: { path: '/etc/aisix/aisix.db' },
     observability: {
       service_name: 'aisix',
@@ -34,6 +49,7 @@ test('everything but proxy.addr and admin keys has its default', () => {
       tracing: { otlp: { enabled: false, sample_ratio: 1 } },
     },
     usage: { enabled: true, path: '/etc/aisix/usage.db', retention_days: 30, max_bytes: 1_073_741_824 },
+    audit: {},
     budgets: { path: '/etc/aisix/budgets.db' },
     upstream: {
       timeout_ms: 6_000_000,
@@ -121,6 +137,15 @@ describe('values that are refused', () => {
     ['admin', { admin_keys: [''] }, 'admin.admin_keys[0]: must not be empty'],
     ['admin', { admin_keys: ['a', '  '] }, 'admin.admin_keys[1]: must not be empty'],
     ['admin', { admin_keys: ['a\n'] }, 'admin.admin_keys[0]: must not begin or end with white space'],
+    ['admin', { keys: [{ name: 'a b', key_hash: HASH, role: 'admin' }] }, 'admin.keys[0].name: expected 1 to 64 of'],
+    ['admin', { keys: [{ name: 'admin_keys[0]', key_hash: HASH, role: 'admin' }] }, 'admin.keys[0].name: expected 1 to 64 of'],
+    ['admin', { keys: [{ name: 'a', key_hash: 'sk-plain', role: 'admin' }] }, 'admin.keys[0].key_hash: expected the 64'],
+    ['admin', { keys: [{ name: 'a', key_hash: HASH, role: 'root' }] }, 'admin.keys[0].role: expected "admin" or "viewer"'],
+    ['admin', { keys: [{ name: 'a', key_hash: HASH }] }, 'admin.keys[0].role: expected "admin" or "viewer"'],
+    ['admin', { keys: [NAMED, { ...NAMED, key_hash: OTHER }] }, 'admin.keys[1].name: another key has this name'],
+    ['admin', { keys: [NAMED, { ...NAMED, name: 'b' }] }, 'admin.keys[1].key_hash: is the hash of admin.keys[0]'],
+    ['admin', { admin_keys: ['k'], keys: [NAMED] }, 'admin.keys[0].key_hash: is the hash of admin.admin_keys[0]'],
+    ['audit', { retention_days: 0 }, 'audit.retention_days: '],
     ['admin', { admin_keys: [1] }, 'admin.admin_keys[0]: expected text, and got a number: put the value in quotes'],
     ['admin', { admin_keys: [null] }, 'admin.admin_keys[0]: expected text, and got nothing'],
     ['admin', { admin_keys: ['a'], addr: 'localhost:1' }, `admin.addr: ${EXPECTED_ADDRESS}`],

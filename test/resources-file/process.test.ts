@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { EXECUTABLE, type Executable, type ExecutableOptions, startExecutable } from '../executable.ts'
 import { chatChunk, type FakeUpstream, fakeUpstream } from '../fake-upstream.ts'
+import { until } from '../gateway.ts'
 import { operatorOf } from '../operator.ts'
 
 const GUIDE = await Bun.file(join(import.meta.dir, '../fixtures/guide.sh')).text()
@@ -217,7 +218,8 @@ describe('SIGHUP', () => {
       { resource_kind: 'api_keys', resource_id: 'second' },
     ])
     expect(last_failure?.last_error_kind).toBe('schema_failed')
-    expect(running.stderr()).toContain('the resources file was refused')
+    // The log is written a moment behind.
+    await until('the log says so', () => running.stderr().includes('the resources file was refused'))
     expect(await (await operatorOf(running).ask('GET', 'health')).json()).toMatchObject({
       store: { problem: expect.stringContaining('/status/config') },
     })

@@ -95,15 +95,22 @@ describe('aisix_config_*', () => {
       aisix_config_observed_revision: 9,
       aisix_config_applied_revision: 8,
       aisix_config_source_connected: 0,
+      aisix_config_source_writable: 0,
       'aisix_config_hash_info{hash="h1"}': 1,
     })
   })
 
   test('types counters as counters and everything else as gauges', () => {
     const types = [...createConfigMetrics()(status({ reloadFailures: { fetch: 1 } })).matchAll(/^# TYPE (\S+) (\S+)$/gm)]
-    expect(types.length).toBe(11)
+    expect(types.length).toBe(12)
     for (const [, name = '', type = ''] of types)
       expect(`${name} ${type}`).toBe(`${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}`)
+  })
+
+  test('a store that can be read and takes no writes is told apart', () => {
+    const of = (writeProblem: string | undefined) => samplesOf(createConfigMetrics()(status({ connected: true, writeProblem })))
+    expect(of('the disk is full')).toMatchObject({ aisix_config_source_connected: 1, aisix_config_source_writable: 0 })
+    expect(of(undefined)).toMatchObject({ aisix_config_source_connected: 1, aisix_config_source_writable: 1 })
   })
 
   test('counts rejected, stale and partially compatible rows by kind, and a kind that vanished falls to 0', () => {

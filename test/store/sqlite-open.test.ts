@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createLog } from '../../src/lib/log.ts'
 import { kinds } from '../../src/resources/index.ts'
 import { openSqliteStore, StoreOpenError } from '../../src/store/sqlite.ts'
+import { openStoreFile } from '../../src/store/sqlite-file.ts'
 import {
   actor,
   apiKey,
@@ -81,7 +82,7 @@ describe('opening a store file', () => {
       'updated_at',
     ])
     expect(other.query('PRAGMA journal_mode').values()).toEqual([['wal']])
-    expect(other.query('PRAGMA user_version').values()).toEqual([[1]])
+    expect(other.query('PRAGMA user_version').values()).toEqual([[2]])
   })
 
   test('ids, revisions, order, revision counter and hash are the same after a restart', async () => {
@@ -119,10 +120,10 @@ describe('opening a store file', () => {
     const { id } = await store.create('models', model('m'), actor)
     await store.replace('models', id, now => now, { adminKey: 'admin_keys[1]', address: '10.0.0.9' })
     await store.remove('models', id, actor)
-    expect(place.other().query('SELECT action, kind, id, actor, address FROM changes ORDER BY seq').values()).toEqual([
+    expect(place.other().query('SELECT action, kind, id, actor, address FROM audit ORDER BY seq').values()).toEqual([
       ['create', 'models', id, 'admin_keys[0]', '127.0.0.1'],
       ['replace', 'models', id, 'admin_keys[1]', '10.0.0.9'],
-      ['remove', 'models', id, 'admin_keys[0]', '127.0.0.1'],
+      ['delete', 'models', id, 'admin_keys[0]', '127.0.0.1'],
     ])
   })
 
@@ -182,7 +183,7 @@ describe('opening a store file', () => {
     other.run('PRAGMA user_version = 9')
     other.close()
     const message = refusal()
-    expect(message).toContain('was written by a newer version (schema 9, this version knows 1)')
+    expect(message).toContain('was written by a newer version (schema 9, this version knows 2)')
     expect(message).toContain('restore a backup')
   })
 
@@ -197,6 +198,28 @@ describe('opening a store file', () => {
     expect(refusal()).toContain('is damaged; restore a backup')
     writeFileSync(place.path, bytes.subarray(0, 6000))
     expect(refusal()).toContain('is damaged; restore a backup')
+  })
+
+  test('of a large file the resources are looked through, and not the audit log', async () => {
+    const store = place.open()
+    for (let index = 0; index < 50; index++) await store.create('models', model(`m${index}`), actor)
+    await store.close()
+    const db = place.other()
+    const pageOf = (name: string) => Number(db.query('SELECT max(pageno) FROM dbstat WHERE name = ?').values(name).flat()[0])
+    const pages = { audit: pageOf('audit'), resources: pageOf('resources') }
+    db.close()
+    const sound = readFileSync(place.path)
+    const openWith = (page: number, wholeCheckBytesMax: number) => {
+      const bytes = Buffer.from(sound)
+      bytes.fill(0xff, (page - 1) * 4096, page * 4096)
+      writeFileSync(place.path, bytes)
+      return openStoreFile(place.path, { create: false, busyMs: 0, wholeCheckBytesMax })
+    }
+    expect(() => openWith(pages.audit, sound.length)).toThrow('is damaged')
+    expect(() => openWith(pages.resources, 0)).toThrow('is damaged')
+    const open = openWith(pages.audit, 0)
+    expect(open.load().rows).toHaveLength(50)
+    open.close()
   })
 
   test('a store without its table, or without a column of it, is refused rather than served empty', async () => {

@@ -424,8 +424,9 @@ const ROWS: readonly Row[] = [
     title: 'Configuration',
     isFolded: true,
     panels: [
-      stat('Store can be read', 'short', `min(aisix_config_source_connected{${HERE}})`, { width: 6, mappings: YES_NO }),
-      stat('Last load succeeded', 'short', `min(aisix_config_last_reload_successful{${HERE}})`, { width: 6, mappings: YES_NO }),
+      stat('Store can be read', 'short', `min(aisix_config_source_connected{${HERE}})`, { width: 4, mappings: YES_NO }),
+      stat('Store takes writes', 'short', `min(aisix_config_source_writable{${HERE}})`, { width: 4, mappings: YES_NO }),
+      stat('Last load succeeded', 'short', `min(aisix_config_last_reload_successful{${HERE}})`, { width: 4, mappings: YES_NO }),
       stat('Since the last good load', 's', `time() - min(aisix_config_last_reload_success_timestamp_seconds{${HERE}})`, {
         width: 6,
       }),
@@ -434,6 +435,17 @@ const ROWS: readonly Row[] = [
         { expr: `sum by (kind) (aisix_config_rejected_resources{${HERE}}) > 0`, legend: '{{kind}}: rejected' },
         { expr: `sum by (kind) (aisix_config_stale_served_resources{${HERE}}) > 0`, legend: '{{kind}}: an older version serves' },
         { expr: `sum by (kind) (aisix_config_partially_compatible_resources{${HERE}}) > 0`, legend: '{{kind}}: members unknown' },
+      ]),
+      lines('Changes over the admin API', 'short', [
+        {
+          expr: `sum by (result) (increase(aisix_audit_entries_total{${HERE}}[$__rate_interval]))`,
+          legend: '{{result}}',
+        },
+        { expr: `sum(increase(aisix_audit_omitted_total{${HERE}}[$__rate_interval]))`, legend: 'refused, not taken down' },
+        {
+          expr: `sum by (reason) (increase(aisix_admin_auth_failures_total{${HERE}}[$__rate_interval]))`,
+          legend: 'admin key {{reason}}',
+        },
       ]),
       lines('Revisions', 'short', [
         { expr: `max by (instance) (aisix_config_observed_revision{${HERE}})`, legend: '{{instance}}: seen' },

@@ -15,6 +15,7 @@ const SECTIONS: readonly { heading: string; has: RegExp }[] = [
   { heading: 'Budgets', has: /^aisix_budgets?_/ },
   { heading: 'Records of usage and exporters', has: /^aisix_(usage|otlp)_/ },
   { heading: 'Configuration', has: /^aisix_config_/ },
+  { heading: 'The admin API', has: /^aisix_(admin|audit)_/ },
   { heading: 'The gateway itself', has: /^aisix_(metric_|build_|process_)/ },
   { heading: 'Kept for dashboards of old', has: /^aisix_(requests_total|request_duration_seconds|tokens_consumed_total)$/ },
 ]
@@ -50,7 +51,7 @@ const LABELS: { readonly [label: string]: string } = {
   budget: 'Its `name`.',
   percent: 'Warning mark, as in `warn_at`.',
   method: '`api_key`, or `none` without a credential.',
-  result: '`allowed`, `denied`.',
+  result: '`allowed`, `denied`; in the audit log `applied`, `refused`.',
   reason: 'See the family.',
   handler: '`chat`, `completions`, `embeddings`.',
   status_code: 'Class, such as `2xx`.',
