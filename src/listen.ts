@@ -20,6 +20,7 @@ import { batchThreads } from './lib/batch-thread.ts'
 import { cutOff } from './lib/cut-off.ts'
 import { type Fetch, runtimeFetch } from './lib/fetch.ts'
 import { createLog, type Log } from './lib/log.ts'
+import { say } from './lib/say.ts'
 import { createLimiter } from './limits/limiter.ts'
 import { RemainingLimits } from './limits/remaining.ts'
 import { createModelHealth } from './model-health.ts'
@@ -234,18 +235,6 @@ function tunedFetch(log: Log): Fetch {
 async function failStart(message: string): Promise<number> {
   await say(process.stderr, `${message}\n`)
   return 1
-}
-
-/**
- * Writes a text and waits until it is out. A reader that has gone is no error: there is nobody to tell. `Bun.write` would
- * truncate a file that the stream is redirected to, and so lose what `>>` was meant to keep.
- */
-export function say(stream: NodeJS.WriteStream, text: string): Promise<void> {
-  if (text === '') return Promise.resolve()
-  const { promise, resolve } = Promise.withResolvers<void>()
-  stream.once('error', () => resolve())
-  stream.write(text, () => resolve())
-  return promise
 }
 
 function logStranger(log: Log, message: string, error: unknown): void {

@@ -2,110 +2,43 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runAuditVerify } from '../src/cli/audit-verify-run.ts'
-import { runBackup, runRestore } from '../src/cli/backup-run.ts'
-import { runHashKey as hashKeyOf, parseCommand, runCheckConfig } from '../src/cli.ts'
+import { runCheckConfig } from '../src/cli/check-config.ts'
+import { runHashKey as hashKeyOf } from '../src/cli/hash-key.ts'
+import { COMMANDS } from '../src/cli/index.ts'
+import { readCommandLine } from '../src/cli.ts'
 import { VERSION } from '../src/version.ts'
+import { runCli } from './cli/io.ts'
 
 const never = () => false
 const always = () => true
-
-/** What a command line prints; fails the test when it does something else. */
-function printed(argv: string[]) {
-  const command = parseCommand(argv, {}, never)
-  if (command.kind !== 'print') throw new Error(`expected something to print, got ${command.kind}`)
-  return command.output
-}
-
-describe('audit verify', () => {
-  const HASH = 'a'.repeat(64)
-
-  test('takes a store by its configuration or by its file', () => {
-    expect(parseCommand(['audit', 'verify'], {}, always)).toMatchObject({
-      store: { configPath: './config.yaml' },
-      known: undefined,
-    })
-    expect(parseCommand(['audit', 'verify', '-c', 'a.yaml'], {}, never)).toMatchObject({ store: { configPath: 'a.yaml' } })
-    expect(parseCommand(['audit', 'verify', '--db=/a.db', '--known', `7:${HASH}`], {}, never)).toEqual({
-      kind: 'audit-verify',
-      store: { dbPath: '/a.db' },
-      known: { seq: 7, hash: HASH },
-    })
-  })
-
-  test.each([
-    [['audit'], 'aisix audit verify'],
-    [['audit', 'drop'], 'aisix audit verify'],
-    [['audit', 'verify', '--db', 'a', '--config', 'b'], 'exclude each other'],
-    [['audit', 'verify', '--db'], '--db needs a value'],
-    [['audit', 'verify', '--db=a', '--db=b'], '--db is given twice'],
-    [['audit', 'verify', '--dbb', 'a'], 'did you mean --db?'],
-    [['audit', 'verify', 'a.db'], 'no configuration'],
-    [['audit', 'verify', '--db=a', 'b'], 'takes no arguments'],
-    [['audit', 'verify', '--db=a', '--known', '0:ab'], '--known needs the last entry'],
-  ])('%p is a usage error that says what to do', (argv, words) => {
-    expect(printed(argv)).toEqual({ stdout: '', stderr: expect.stringContaining(words), exit: 2 })
-  })
-
-  test('says what is wrong with a configuration', () => {
-    const output = runAuditVerify({ configPath: '/no/such.yaml' }, undefined, {})
-    expect(output).toEqual({ stdout: '', stderr: expect.stringContaining('config load failed: '), exit: 1 })
-  })
-})
-
-describe('backup and restore', () => {
-  test('take one file and a store', () => {
-    expect(parseCommand(['backup', 'b.tar', '--db', 'a.db'], {}, never)).toEqual({
-      kind: 'backup',
-      file: 'b.tar',
-      store: { dbPath: 'a.db' },
-      usage: false,
-    })
-    expect(parseCommand(['backup', '--include', 'usage', 'b.tar'], {}, always)).toMatchObject({ file: 'b.tar', usage: true })
-    expect(parseCommand(['restore', 'b.tar'], {}, always)).toEqual({
-      kind: 'restore',
-      file: 'b.tar',
-      store: { configPath: './config.yaml' },
-    })
-  })
-
-  test.each([
-    [['backup', '--db=a'], 'backup takes one file'],
-    [['restore', 'a', 'b', '--db=a'], 'restore takes one file'],
-    [['backup', 'a', '--db=a', '--include=all'], '--include knows nothing but usage'],
-    [['restore', 'a', '--db=a', '--include=usage'], 'unknown option "--include"'],
-    [['restore', 'a'], 'no configuration'],
-  ])('%p is a usage error that says what to do', (argv, words) => {
-    expect(printed(argv)).toEqual({ stdout: '', stderr: expect.stringContaining(words), exit: 2 })
-  })
-
-  test('say what is wrong with a configuration', () => {
-    const store = { configPath: '/no/such.yaml' }
-    for (const output of [runRestore('b.tar', store, {}), runBackup('b.tar', store, { usage: false }, {})]) {
-      expect(output).toEqual({ stdout: '', stderr: expect.stringContaining('config load failed: '), exit: 1 })
-    }
-  })
-})
 
 describe('serve', () => {
   test.each([[['--config', 'a.yaml']], [['-c', 'a.yaml']], [['--config=a.yaml']], [['-c=a.yaml']]])(
     '%p names the configuration, over AISIX_CONFIG',
     argv => {
-      expect(parseCommand(argv, { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'a.yaml' })
+      expect(readCommandLine(argv, { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'a.yaml' })
     },
   )
 
   test('a path may hold an equals sign', () => {
-    expect(parseCommand(['--config=a=b.yaml'], {}, never)).toEqual({ kind: 'serve', configPath: 'a=b.yaml' })
+    expect(readCommandLine(['--config=a=b.yaml'], {}, never)).toEqual({ kind: 'serve', configPath: 'a=b.yaml' })
   })
 
   test('without the option AISIX_CONFIG names the configuration, then ./config.yaml if it exists', () => {
-    expect(parseCommand([], { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'b.yaml' })
-    expect(parseCommand([], { AISIX_CONFIG: '' }, always)).toEqual({ kind: 'serve', configPath: './config.yaml' })
+    expect(readCommandLine([], { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'serve', configPath: 'b.yaml' })
+    expect(readCommandLine([], { AISIX_CONFIG: '' }, always)).toEqual({ kind: 'serve', configPath: './config.yaml' })
   })
 
-  test('with no configuration at all it is a usage error that says how to give one', () => {
-    expect(printed([])).toEqual({
+  test.each([[['--version']], [['status']], [['-c', 'a.yaml', '--help']], [['-c', 'a.yaml', 'b.yaml']], [['-c', '']]])(
+    '%p starts nothing',
+    argv => {
+      expect(readCommandLine(argv, { AISIX_CONFIG: 'b.yaml' }, always)).toEqual({ kind: 'command' })
+    },
+  )
+
+  test('with no configuration at all it is a usage error that says how to give one', async () => {
+    expect(readCommandLine([], {}, never)).toEqual({ kind: 'command' })
+    expect(await runCli([])).toEqual({
       stdout: '',
       stderr: expect.stringContaining('give --config PATH, set AISIX_CONFIG, or start where ./config.yaml is'),
       exit: 2,
@@ -124,73 +57,133 @@ describe('a usage error ends with 2 and says what is wrong', () => {
     [['-c', 'a.yaml', 'b.yaml'], 'unexpected argument "b.yaml"'],
     [['serve'], 'unknown command "serve"'],
     [['chek-config'], 'unknown command "chek-config"; did you mean check-config?'],
+    [['keys'], 'keys needs to know what to do: aisix keys create'],
+    [['keys', '--json'], 'keys needs to know what to do'],
+    [['keys', 'lst'], 'unknown command "keys" "lst"; did you mean keys list?'],
+    [['help', 'keys', 'rotat'], 'unknown command "keys" "rotat"; did you mean keys rotate?'],
     [['help', 'nothing'], 'unknown command "nothing"'],
     [['help', 'export', 'more'], 'help takes one command'],
     [['check-config', '--version'], 'unknown option "--version"'],
-    [['hash-key', 'key'], 'the key comes on standard input'],
-    [['validate'], 'validate needs to know the file'],
-    [['validate', '--resources'], '--resources needs the path of a file'],
-    [['validate', '--resource', 'x'], 'unknown option "--resource"; did you mean --resources?'],
-    [['validate', '--resources', 'a', '--resources', 'b'], '--resources is given twice'],
-    [['export', '--db', 'a', '-c', 'b'], '--db and --config exclude each other'],
-    [['export', '--reveal-secrets=yes'], 'unknown option "--reveal-secrets"'],
-    [['export', 'file'], 'unexpected argument "file"'],
-    [['export'], 'give --config PATH'],
-    [['schema'], 'schema needs to know of what'],
-    [['schema', 'models'], 'schema needs to know of what'],
-  ])('%p', (argv, message) => {
-    const { stdout, stderr, exit } = printed(argv)
+    [['hash-key', 'key'], 'unexpected argument "key"'],
+    [['keys', 'show'], 'keys show needs one KEY'],
+    [['keys', 'list', '--json=yes'], '--json takes no value'],
+    [['completion', 'tcsh'], 'completion needs one of bash, zsh, fish'],
+  ])('%p', async (argv, message) => {
+    const { stdout, stderr, exit } = await runCli(argv)
     expect({ stdout, exit }).toEqual({ stdout: '', exit: 2 })
     expect(stderr).toContain(message)
     expect(stderr).toContain('Try `aisix --help`')
   })
 
-  test('what may be a key in the wrong place is not repeated', () => {
-    for (const argv of [['hash-key', 'sk-secret'], ['sk-secret with spaces'], [`sk-secret-${'x'.repeat(30)}`]]) {
-      expect(printed(argv).stderr).not.toContain('sk-secret')
+  test('what may be a key in the wrong place is not repeated', async () => {
+    for (const argv of [
+      ['hash-key', 'sk-secret'],
+      ['sk-secret with spaces'],
+      [`sk-secret-${'x'.repeat(30)}`],
+      ['keys', 'sk-secret'],
+      ['status', '--admin-key-env', 'sk-secret'],
+      ['status', '--sk-secret-key=sk-secret'],
+      ['provider-keys', 'create', 'a', '--secret-env', 'sk-secret'],
+      ['status', '--url', 'http://sk-secret@127.0.0.1:1'],
+    ]) {
+      const { stderr, exit } = await runCli(argv)
+      expect(exit).toBe(2)
+      expect(stderr).not.toMatch(/(?<!--)sk-secret(?!-key)/)
     }
   })
 })
 
 describe('help and version end with 0', () => {
-  test.each([[['--version']], [['-V']]])('%p prints the name and the version', argv => {
-    expect(printed(argv)).toEqual({ stdout: `aisix ${VERSION}\n`, stderr: '', exit: 0 })
+  test.each([[['--version']], [['-V']]])('%p prints the name and the version', async argv => {
+    expect(await runCli(argv)).toEqual({ stdout: `aisix ${VERSION}\n`, stderr: '', exit: 0 })
   })
 
-  test.each([[['--help']], [['-h']], [['help']], [['-c', 'a.yaml', '--help']]])('%p prints the usage', argv => {
-    expect(printed(argv)).toEqual({ stdout: expect.stringContaining('Usage: aisix [--config PATH]'), stderr: '', exit: 0 })
+  test.each([[['--help']], [['-h']], [['help']], [['-c', 'a.yaml', '--help']]])('%p prints the usage', async argv => {
+    expect(await runCli(argv)).toEqual({ stdout: expect.stringContaining('Usage: aisix [--config PATH]'), stderr: '', exit: 0 })
   })
 
-  test.each(['check-config', 'hash-key', 'validate', 'export', 'schema', 'help'])('%s is explained by both ways to ask', name => {
-    const { stdout, exit } = printed(['help', name])
-    expect({ stdout, exit }).toEqual({ stdout: expect.stringContaining(`aisix ${name}`), exit: 0 })
-    expect(printed([name, '--help']).exit).toBe(0)
+  test.each(COMMANDS.map(({ words }) => [...words]))('%s %s is explained by both ways to ask', async (...words) => {
+    const given = words.filter(word => typeof word === 'string')
+    const help = await runCli(['help', ...given])
+    expect(help).toEqual({ stdout: expect.stringContaining(`aisix ${given.join(' ')}`), stderr: '', exit: 0 })
+    expect(await runCli([...given, '--help'])).toEqual(help)
+  })
+
+  test('a noun alone is explained with its verbs', async () => {
+    for (const argv of [
+      ['help', 'keys'],
+      ['keys', '--help'],
+    ]) {
+      const { stdout, exit } = await runCli(argv)
+      expect(exit).toBe(0)
+      for (const verb of ['create', 'list', 'rotate']) expect(stdout).toContain(`aisix keys ${verb}`)
+    }
+  })
+
+  test('the usage names every command', async () => {
+    const { stdout } = await runCli(['--help'])
+    for (const { words } of COMMANDS) for (const word of words) expect(stdout).toContain(word)
   })
 })
 
-test('validate, export and schema know what they are asked for', () => {
-  expect(parseCommand(['validate', '--resources', 'r.yaml'], {}, never)).toEqual({ kind: 'validate', file: 'r.yaml' })
-  expect(parseCommand(['validate', '--resources=a=b.yaml'], {}, never)).toEqual({ kind: 'validate', file: 'a=b.yaml' })
-  expect(parseCommand(['schema', 'config'], {}, never)).toEqual({ kind: 'schema', of: 'config' })
-  const common = { kind: 'export', output: undefined, revealSecrets: false } as const
-  expect(parseCommand(['export', '--db', 'a.db'], {}, never)).toEqual({ ...common, source: { dbPath: 'a.db' } })
-  expect(parseCommand(['export'], { AISIX_CONFIG: 'b.yaml' }, never)).toEqual({ ...common, source: { configPath: 'b.yaml' } })
-  expect(parseCommand(['export', '-c', 'a.yaml', '-o', 'r.yaml', '--reveal-secrets'], {}, never)).toEqual({
-    kind: 'export',
-    source: { configPath: 'a.yaml' },
-    output: 'r.yaml',
-    revealSecrets: true,
+describe('commands about stores and files', () => {
+  test.each([
+    [['audit'], 'aisix audit verify'],
+    [['audit', 'drop'], 'unknown command "audit" "drop"'],
+    [['audit', 'verify', '--db', 'a', '--config', 'b'], 'exclude each other'],
+    [['audit', 'verify', '--db=a', '--db=b'], '--db is given twice'],
+    [['audit', 'verify', '--dbb', 'a'], 'did you mean --db?'],
+    [['audit', 'verify'], 'no configuration'],
+    [['audit', 'verify', '--db=a', 'b'], 'unexpected argument "b"'],
+    [['audit', 'verify', '--db=a', '--known', '0:ab'], '--known needs the last entry'],
+    [['backup', '--db=a'], 'needs'],
+    [['restore', 'a', 'b', '--db=a'], 'unexpected argument "b"'],
+    [['backup', 'a', '--db=a', '--include=all'], '--include knows nothing but usage'],
+    [['restore', 'a', '--db=a', '--include=usage'], 'unknown option "--include"'],
+    [['restore', 'a'], 'no configuration'],
+    [['validate'], 'validate needs to know the file'],
+    [['validate', '--resources', 'a', '--resources', 'b'], '--resources is given twice'],
+    [['export', '--db', 'a', '-c', 'b'], 'exclude each other'],
+    [['export', '--reveal-secrets=yes'], '--reveal-secrets'],
+    [['export', 'file'], 'unexpected argument "file"'],
+    [['export'], 'no configuration'],
+    [['schema', 'models'], 'schema needs to know of what'],
+  ])('%p is a usage error that says what to do', async (argv, words) => {
+    expect(await runCli(argv)).toEqual({ stdout: '', stderr: expect.stringContaining(words), exit: 2 })
+  })
+
+  test.each([
+    [['audit', 'verify', '-c', '/no/such.yaml']],
+    [['backup', 'b.tar', '-c', '/no/such.yaml']],
+    [['restore', 'b.tar', '-c', '/no/such.yaml']],
+    [['export', '-c', '/no/such.yaml']],
+    [['validate', '--resources', '/no/such.yaml']],
+    [['audit', 'verify', '--db', '/no/such.db']],
+    [['export', '--db', '/no/such.db']],
+  ])('%p names the file that is not there', async argv => {
+    expect(await runCli(argv)).toEqual({ stdout: '', stderr: expect.stringContaining('/no/such'), exit: 1 })
+  })
+
+  test('schema prints the schema that is asked for', async () => {
+    for (const kind of ['config', 'resources']) {
+      const { stdout, exit } = await runCli(['schema', kind])
+      expect(exit).toBe(0)
+      expect(JSON.parse(stdout)).toMatchObject({ type: 'object' })
+    }
   })
 })
 
-test('check-config finds its configuration as serve does', () => {
-  expect(parseCommand(['check-config', '-c', 'a.yaml'], {}, never)).toEqual({ kind: 'check-config', configPath: 'a.yaml' })
-  expect(parseCommand(['check-config'], {}, always)).toEqual({ kind: 'check-config', configPath: './config.yaml' })
+test('check-config finds its configuration as serve does', async () => {
+  const { stderr, exit } = await runCli(['check-config', '-c', '/nowhere/a.yaml'], { env: { AISIX_CONFIG: 'b.yaml' } })
+  expect({ stderr, exit }).toEqual({ stderr: 'config load failed: /nowhere/a.yaml: no such file\n', exit: 1 })
+  expect((await runCli(['check-config'], { env: { AISIX_CONFIG: '/nowhere/b.yaml' } })).stderr).toContain('/nowhere/b.yaml')
+  expect((await runCli(['check-config'])).exit).toBe(2)
 })
 
 describe('hash-key', () => {
-  test('is asked for by its name alone', () => {
-    expect(parseCommand(['hash-key'], {}, never)).toEqual({ kind: 'hash-key' })
+  test('takes the key from standard input', async () => {
+    const output = await runCli(['hash-key'], { stdin: async () => new TextEncoder().encode('sk-byo-caller\n') })
+    expect(output).toEqual({ stdout: `${hash}\n`, stderr: '', exit: 0 })
   })
 
   const runHashKey = (input: string | number[]) =>
@@ -250,29 +243,29 @@ describe('check-config', () => {
     return path
   }
 
-  test('a good file gets OK on stdout, its warnings on stderr', () => {
+  test('a good file gets OK on stdout, its warnings on stderr', async () => {
     const path = write('proxy: {addr: "127.0.0.1:0", workers: 2}\nadmin: {enabled: false}\n')
-    const { stdout, stderr, exit } = runCheckConfig(path, {})
+    const { stdout, stderr, exit } = await runCheckConfig(path, {})
     expect({ stdout, exit }).toEqual({ stdout: `OK: ${path}\n`, exit: 0 })
     expect(stderr).toStartWith(`warning: ${path}:1:30: proxy.workers: accepted for compatibility`)
   })
 
-  test('a bad file ends with 1 and the message of a failed start', () => {
+  test('a bad file ends with 1 and the message of a failed start', async () => {
     const path = write('proxy: {addr: "localhost:1"}\nadmin: {enabled: false}\n')
-    const { stdout, stderr, exit } = runCheckConfig(path, {})
+    const { stdout, stderr, exit } = await runCheckConfig(path, {})
     expect({ stdout, exit }).toEqual({ stdout: '', exit: 1 })
     expect(stderr).toStartWith(`config load failed: ${path}:1:9: proxy.addr: expected an address`)
   })
 
-  test('the resources file that it names is checked as well', () => {
+  test('the resources file that it names is checked as well', async () => {
     writeFileSync(join(folder, 'resources.yaml'), '_format_version: "1"\nmodels: 5\n')
     const path = write('proxy: {addr: "127.0.0.1:0"}\nadmin: {enabled: false}\nresources_file: resources.yaml\n')
-    expect(runCheckConfig(path, {})).toEqual({
+    expect(await runCheckConfig(path, {})).toEqual({
       stdout: '',
-      stderr: `resources file ${join(folder, 'resources.yaml')}: 1 error(s):\n  - (file): \`models\` must be a list of entries, not a number\n`,
+      stderr: expect.stringContaining(`resources file ${join(folder, 'resources.yaml')}: 1 error(s):`),
       exit: 1,
     })
     writeFileSync(join(folder, 'resources.yaml'), '_format_version: "1"\n')
-    expect(runCheckConfig(path, {})).toEqual({ stdout: `OK: ${path}\n`, stderr: '', exit: 0 })
+    expect(await runCheckConfig(path, {})).toEqual({ stdout: `OK: ${path}\n`, stderr: '', exit: 0 })
   })
 })

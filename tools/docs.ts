@@ -6,6 +6,7 @@
  */
 import { resolve } from 'node:path'
 import { catalogSnapshot } from './docs/catalog.ts'
+import { commandLineReference } from './docs/command-line.ts'
 import { configurationReference } from './docs/configuration.ts'
 import { dashboard } from './docs/dashboard.ts'
 import { metricsReference } from './docs/metrics.ts'
@@ -13,6 +14,7 @@ import { configJsonSchema, resourcesJsonSchema } from './docs/schemas.ts'
 
 /** One document a row: where it lies, and what makes its text. */
 const DOCUMENTS: readonly { file: string; generate: () => Promise<string> }[] = [
+  { file: 'docs/command-line.md', generate: commandLineReference },
   { file: 'docs/configuration.md', generate: configurationReference },
   { file: 'docs/metrics.md', generate: metricsReference },
   { file: 'docs/schema/config.schema.json', generate: configJsonSchema },

@@ -45,8 +45,8 @@ export type PastQuestion = Place & { nowMs: number; limit: number }
 export type PastPeriod = Money & { tokens: number; startMs: number; endMs: number }
 
 /** `AISB` in the header of the file. */
-const APPLICATION_ID = 0x41495342
-const SCHEMA_VERSION = 1
+export const APPLICATION_ID = 0x41495342
+export const SCHEMA_VERSION = 1
 const BUSY_MS = 1_000
 const DAY_MS = 86_400_000
 /** What is kept of periods that are over, and of budgets that are gone. */

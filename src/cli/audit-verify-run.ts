@@ -1,10 +1,10 @@
 /** `aisix audit verify`: whether the audit log of a store is as it was written. */
 import { existsSync } from 'node:fs'
-import type { Output } from '../cli.ts'
 import { ConfigError } from '../config.ts'
 import { type AuditVerdict, verifyAudit } from '../store/audit.ts'
 import { readOnly } from '../store/read-only.ts'
 import { explain } from '../store/sqlite-file.ts'
+import type { Output } from './command.ts'
 import { databasesOf, type StoreChoice } from './store-choice.ts'
 
 /** An entry as an earlier verification printed it. */

@@ -2,8 +2,8 @@
 import { resolve } from 'node:path'
 import { BackupError, makeBackup } from '../backup/backup.ts'
 import { restore } from '../backup/restore.ts'
-import type { Output } from '../cli.ts'
 import { ConfigError } from '../config.ts'
+import type { Output } from './command.ts'
 import { databasesOf, type StoreChoice } from './store-choice.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>

@@ -51,6 +51,11 @@ export function readBounded(path: string): Uint8Array {
  * throws: ConfigError when there is no tree to speak of: unreadable, too large, not text, not well-formed, not a mapping
  */
 export function readConfigFile(path: string, env: Environment, readFile: ReadFile): ConfigFile {
+  return readTree(path, readFile, text => interpolate(text, env))
+}
+
+/** The same of a file in which texts mean something else: `expand` gives the value of each, or throws what is wrong with it. */
+export function readTree(path: string, readFile: ReadFile, expand: (text: string) => string): ConfigFile {
   const extension = extname(path).toLowerCase()
   if (extension === '.toml') throw new ConfigError([`${path}: TOML is not supported; write the same keys as YAML or JSON`])
   if (!['.yaml', '.yml', '.json', ''].includes(extension)) {
@@ -63,7 +68,7 @@ export function readConfigFile(path: string, env: Environment, readFile: ReadFil
     throw new ConfigError([`${path}:${line || 1}:${col || 1}: ${problem}`])
   }
   if (extension === '.json') checkJson(path, text)
-  return readYaml(path, text, env, lines, fail)
+  return readYaml(path, text, expand, lines, fail)
 }
 
 function readText(path: string, readFile: ReadFile): string {
@@ -93,7 +98,7 @@ function checkJson(path: string, text: string): void {
   }
 }
 
-function readYaml(path: string, text: string, env: Environment, lines: LineCounter, fail: Fail): ConfigFile {
+function readYaml(path: string, text: string, expand: (text: string) => string, lines: LineCounter, fail: Fail): ConfigFile {
   // `uniqueKeys` compares every key with every other one, and `prettyErrors` quotes the line, which may hold a secret.
   const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false, merge: true })
   const file: ConfigFile = { tree: emptyTree(), origins: new Map(), problems: [], broken: new Set() }
@@ -108,7 +113,7 @@ function readYaml(path: string, text: string, env: Environment, lines: LineCount
   if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return file
   const root = document.contents
   if (!isMap(root)) return fail(root.range[0], 'expected a mapping of keys to values, such as `proxy:`')
-  file.tree = new Walk(path, env, lines, fail, file).mapping(root, [])
+  file.tree = new Walk(path, expand, lines, fail, file).mapping(root, [])
   return file
 }
 
@@ -121,7 +126,7 @@ class Walk {
 
   constructor(
     private readonly path: string,
-    private readonly env: Environment,
+    private readonly expand: (text: string) => string,
     private readonly lines: LineCounter,
     private readonly fail: Fail,
     private readonly file: ConfigFile,
@@ -205,7 +210,7 @@ class Walk {
     if (!isScalar(node)) return undefined
     if (typeof node.value !== 'string') return node.value
     try {
-      return interpolate(node.value, this.env)
+      return this.expand(node.value)
     } catch (error) {
       this.report(segments, node.range[0], error instanceof Error ? error.message : String(error))
       this.file.broken.add(joinPath(segments))

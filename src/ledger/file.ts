@@ -11,7 +11,7 @@ export class LedgerMoved extends Error {}
 export class LedgerDamaged extends Error {}
 
 /** `AISU` in the header of the file: tells our ledgers from other databases. */
-const APPLICATION_ID = 0x41495355
+export const APPLICATION_ID = 0x41495355
 const SQLITE_MAGIC = 'SQLite format 3\0'
 /** source: sqlite.org/fileformat2.html, "The Database Header" */
 const HEAD_BYTES = 100
@@ -59,7 +59,7 @@ const MIGRATIONS: readonly (readonly string[])[] = [
     `CREATE TABLE IF NOT EXISTS days (${ROLLUP}) WITHOUT ROWID`,
   ],
 ]
-const FORMAT_VERSION = MIGRATIONS.length
+export const FORMAT_VERSION = MIGRATIONS.length
 
 /** What entities are, as `entities.kind` numbers them. */
 export const ENTITY = { apiKey: 1, model: 2, providerKey: 3, team: 4, user: 5 } as const

@@ -53,7 +53,7 @@ export type Change = {
 }
 
 /** `AISX` in the header of the file: tells our databases from those of others. */
-const APPLICATION_ID = 0x41495358
+export const APPLICATION_ID = 0x41495358
 /** Up to this size a start looks through the whole file, about half a second; of a larger one through the resources alone. */
 const WHOLE_CHECK_BYTES_MAX = 256 * 1024 * 1024
 const SQLITE_MAGIC = 'SQLite format 3\0'
@@ -83,7 +83,7 @@ const MIGRATIONS: readonly (readonly (string | ((db: Database) => void))[])[] = 
   ],
   [AUDIT_TABLE, takeOverChanges, 'DROP TABLE IF EXISTS changes'],
 ]
-const SCHEMA_VERSION = MIGRATIONS.length
+export const SCHEMA_VERSION = MIGRATIONS.length
 const TABLES = ['resources', 'meta', 'changes', 'audit']
 const COLUMNS = ['kind', 'id', 'document', 'revision', 'created_at', 'updated_at']
 

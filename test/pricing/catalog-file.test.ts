@@ -12,9 +12,10 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseCommand, runCatalogImport } from '../../src/cli.ts'
+import { runCatalogImport } from '../../src/cli/catalog-import-run.ts'
 import type { CatalogDocument } from '../../src/pricing/catalog.ts'
 import { CatalogUnreadable, catalogPath, createCatalog, replaceCatalog } from '../../src/pricing/catalog-file.ts'
+import { runCli } from '../cli/io.ts'
 
 const NOW = new Date('2026-11-22T10:00:00.123Z')
 
@@ -178,37 +179,40 @@ describe('aisix catalog import', () => {
 })
 
 describe('the command line of catalog', () => {
-  const parse = (...argv: string[]) => parseCommand(['catalog', ...argv], { AISIX_CONFIG: 'env.yaml' }, () => false)
+  const api = (at: string) => write('api.json', apiJson(at))
 
-  test('names a file, and the configuration on either side of it', () => {
-    const command = { kind: 'catalog-import', file: 'api.json' } as const
-    expect(parse('import', 'api.json')).toEqual({ ...command, configPath: 'env.yaml' })
-    for (const option of [['--config', 'c.yaml'], ['--config=c.yaml'], ['-c', 'c.yaml']]) {
-      expect(parse('import', 'api.json', ...option)).toEqual({ ...command, configPath: 'c.yaml' })
-      expect(parse('import', ...option, 'api.json')).toEqual({ ...command, configPath: 'c.yaml' })
+  test('names a file, and the configuration on either side of it', async () => {
+    for (const option of [['--config', config], [`--config=${config}`], ['-c', config]]) {
+      for (const argv of [
+        [api('a'), ...option],
+        [...option, api('b')],
+      ]) {
+        rmSync(path, { force: true })
+        expect(await runCli(['catalog', 'import', ...argv])).toMatchObject({ exit: 0, stderr: '' })
+        expect(existsSync(path)).toBe(true)
+      }
     }
   })
 
   test.each([
     [[], 'catalog needs to know what to do'],
-    [['export'], 'catalog needs to know what to do'],
-    [['import'], 'catalog import takes one file'],
-    [['import', ''], 'catalog import takes one file'],
-    [['import', 'a.json', 'b.json'], 'catalog import takes one file'],
+    [['export'], 'unknown command "catalog" "export"'],
+    [['import'], 'catalog import needs one FILE'],
+    [['import', ''], 'catalog import needs one FILE'],
+    [['import', 'a.json', 'b.json'], 'unexpected argument "b.json"'],
     [['import', 'a.json', '--force'], 'unknown option "--force"'],
     [['import', 'a.json', '--config'], '--config needs the path of a file'],
-  ])('%p is a usage error', (argv, message) => {
-    const command = parse(...argv)
-    if (command.kind !== 'print') throw new Error('expected something to print')
-    expect(command.output).toEqual({ stdout: '', stderr: expect.stringContaining(message), exit: 2 })
+  ])('%p is a usage error', async (argv, message) => {
+    expect(await runCli(['catalog', ...argv])).toEqual({ stdout: '', stderr: expect.stringContaining(message), exit: 2 })
   })
 
-  test('is explained', () => {
-    for (const command of [parse('--help'), parse('import', '-h'), parseCommand(['help', 'catalog'], {}, () => false)]) {
-      expect(command).toEqual({
-        kind: 'print',
-        output: { stdout: expect.stringContaining('aisix catalog import FILE'), stderr: '', exit: 0 },
-      })
+  test('is explained', async () => {
+    for (const argv of [
+      ['catalog', '--help'],
+      ['catalog', 'import', '-h'],
+      ['help', 'catalog'],
+    ]) {
+      expect(await runCli(argv)).toEqual({ stdout: expect.stringContaining('aisix catalog import FILE'), stderr: '', exit: 0 })
     }
   })
 })

@@ -1,5 +1,8 @@
 /** docs/schema: what `aisix schema` prints, for editors that have no executable at hand. */
-import { runSchema } from '../../src/cli.ts'
+import { configSchema } from '../../src/config/json-schema.ts'
+import { resourcesSchema } from '../../src/resources-file/json-schema.ts'
 
-export const configJsonSchema = async () => runSchema('config').stdout
-export const resourcesJsonSchema = async () => runSchema('resources').stdout
+const textOf = (schema: unknown) => `${JSON.stringify(schema, null, 2)}\n`
+
+export const configJsonSchema = async () => textOf(configSchema())
+export const resourcesJsonSchema = async () => textOf(resourcesSchema())
