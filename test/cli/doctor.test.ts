@@ -136,6 +136,37 @@ describe('a gateway that never ran', () => {
   })
 })
 
+describe('a gateway that serves a resources file', () => {
+  const write = (name: string, text: string) => writeFileSync(join(folder, name), text, { mode: 0o600 })
+  const FILE = `_format_version: "1"
+provider_keys:
+  - {display_name: here, provider: vllm, adapter: openai, secret: "\${UPSTREAM_KEY}", api_base: BASE}
+models:
+  - {display_name: private, provider: vllm, model_name: m, provider_key: here}
+`
+
+  test('has that looked at in place of a store, and the servers that it names', async () => {
+    const upstream = await fakeUpstream()
+    upstream.answer((_request, connection) => connection.json(200, { object: 'list', data: [{ id: 'm', object: 'model' }] }))
+    write('resources.yaml', FILE.replace('BASE', upstream.url))
+    const path = configure({ resources_file: 'resources.yaml' })
+    const findings = await examine(path, io({ env: { UPSTREAM_KEY: 'upstream-secret-doctor' } }), { mayProbe: false })
+    expect(all(find(findings, 'resources file', 'resources.yaml'))).toEqual(['ok can be used: 2 entries'])
+    expect(find(findings, 'database', 'aisix.db')).toEqual([])
+    expect(all(find(findings, 'resource'))).toEqual([expect.stringContaining('1 provider keys, 1 models')])
+    expect(upstream.requests.map(({ path }) => path)).toContain('/v1/models')
+    expect(JSON.stringify(findings)).not.toContain('upstream-secret-doctor')
+    upstream.stop()
+  })
+
+  test('is told what is wrong with it', async () => {
+    write('resources.yaml', FILE.replace('BASE', 'http://127.0.0.1:1/v1'))
+    const findings = await examine(configure({ resources_file: 'resources.yaml' }), io(), { mayProbe: false })
+    expect(all(find(findings, 'resources file'))).toEqual([expect.stringMatching(/^error provider_keys\[0\].*UPSTREAM_KEY/)])
+    expect(find(findings, 'resource')).toEqual([])
+  })
+})
+
 describe('databases', () => {
   let gateway: Executable
   beforeEach(async () => {

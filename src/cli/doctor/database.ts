@@ -35,7 +35,8 @@ const TRIES = 3
 const BUSY_MS = 1_000
 
 export function checkDatabases(config: Config): Finding[] {
-  return KINDS.filter(({ key }) => key !== 'usage' || config.usage.enabled).flatMap(kind => {
+  const isOpened = { store: config.resources_file === undefined, usage: config.usage.enabled, budgets: true }
+  return KINDS.filter(({ key }) => isOpened[key]).flatMap(kind => {
     const path = config[kind.key].path
     const findings = new Findings('database', path)
     try {

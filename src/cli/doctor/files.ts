@@ -63,7 +63,7 @@ function modeOf(path: string): number | undefined {
 
 export function checkRoom(config: Config): Finding[] {
   const places: [string, string][] = [
-    ['store.path', dirname(config.store.path)],
+    ...(config.resources_file === undefined ? [['store.path', dirname(config.store.path)] satisfies [string, string]] : []),
     ['budgets.path', dirname(config.budgets.path)],
     ...(config.usage.enabled ? [['usage.path', dirname(config.usage.path)] satisfies [string, string]] : []),
     ['proxy.upload_dir', config.proxy.upload_dir ?? tmpdir()],

@@ -1,6 +1,6 @@
 /** All checks, in the order of what rests on what. */
 import { allDangling } from '../../admin/references.ts'
-import { ConfigError, type LoadedConfig, loadConfig } from '../../config.ts'
+import { type Config, ConfigError, type LoadedConfig, loadConfig } from '../../config.ts'
 import { createTable } from '../../store/table.ts'
 import type { Io } from '../command.ts'
 import { checkCertificates } from './certificates.ts'
@@ -8,6 +8,7 @@ import { checkDatabases, readStore } from './database.ts'
 import { checkClock, checkModes, checkRoom } from './files.ts'
 import { type Finding, Findings } from './finding.ts'
 import { checkPorts } from './ports.ts'
+import { checkResourcesFile } from './resources-file.ts'
 import { checkServers } from './servers.ts'
 
 export async function examine(configPath: string, io: Io, options: { mayProbe: boolean; hostMs?: number }): Promise<Finding[]> {
@@ -18,13 +19,14 @@ export async function examine(configPath: string, io: Io, options: { mayProbe: b
   const { store, usage, budgets } = config
   // Before anything is asked over the network: reading a database holds up what waits for an answer in time.
   const local = [
-    ...checkClock(nowMs, [configPath, store.path, `${store.path}-wal`, usage.path, budgets.path]),
+    ...checkClock(nowMs, [configPath, ...resourcesOf(config), usage.path, budgets.path]),
     ...checkModes(configPath, config),
     ...checkRoom(config),
     ...checkCertificates(loaded, nowMs),
     ...checkDatabases(config),
   ]
-  const rows = readStore(store.path)
+  const file = config.resources_file === undefined ? undefined : checkResourcesFile(config.resources_file, io.env)
+  const rows = file ? file.rows : readStore(store.path)
   const table = createTable({ now: () => nowMs })
   table.load(0, rows ?? [])
   const { ca, cert, key } = tls.upstream
@@ -39,7 +41,12 @@ export async function examine(configPath: string, io: Io, options: { mayProbe: b
       ...options,
     }),
   ])
-  return [...findings, ...local, ...ports, ...(rows ? checkNames(table) : []), ...servers]
+  return [...findings, ...local, ...(file?.findings ?? []), ...ports, ...(rows ? checkNames(table) : []), ...servers]
+}
+
+/** Where the resources lie, by the times of whose files the clock is judged. */
+function resourcesOf({ resources_file, store }: Config): string[] {
+  return resources_file === undefined ? [store.path, `${store.path}-wal`] : [resources_file]
 }
 
 function checkConfig(path: string, io: Io): { loaded: LoadedConfig | undefined; findings: Finding[] } {
