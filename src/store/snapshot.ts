@@ -113,15 +113,19 @@ export type Built = Pick<Snapshot, 'apiKeys' | 'models' | 'wildcards'> & {
   entries: Pick<Snapshot['entries'], 'api_keys' | 'models'>
 }
 
+/** The one row in which the rows of a snapshot differ from those of the one before. */
+export type Change = { kind: Kind; id: string }
+
 /**
  * Builds the look-ups over rows that are given in the order of their creation. What `previous` built over the same maps
  * and entries is taken over, so that a write costs what its own kind costs: entries are never changed in place.
  */
-export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Built): Snapshot {
+export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Built, change?: Change): Snapshot {
   return {
     revision,
     providerKeys: entries.provider_keys,
-    apiKeys: previous?.entries.api_keys === entries.api_keys ? previous.apiKeys : buildApiKeys(entries.api_keys, previous),
+    apiKeys:
+      previous?.entries.api_keys === entries.api_keys ? previous.apiKeys : buildApiKeys(entries.api_keys, previous, change),
     ...(previous?.entries.models === entries.models
       ? { models: previous.models, wildcards: previous.wildcards }
       : buildModels(entries.models)),
@@ -141,7 +145,24 @@ function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'mo
   return { models, wildcards: buildWildcards(patterns) }
 }
 
-function buildApiKeys(entries: Snapshot['entries']['api_keys'], previous: Built | undefined): Snapshot['apiKeys'] {
+function buildApiKeys(
+  entries: Snapshot['entries']['api_keys'],
+  previous: Built | undefined,
+  change: Change | undefined,
+): Snapshot['apiKeys'] {
+  if (previous && change?.kind === 'api_keys') {
+    const before = previous.entries.api_keys.get(change.id)
+    const after = entries.get(change.id)
+    const apiKeys = new Map(previous.apiKeys)
+    if (before && before.value.key_hash !== after?.value.key_hash) apiKeys.delete(before.value.key_hash)
+    if (after) {
+      // In its own place where it is there already: what an older one of the same hash had made ready is of another document.
+      const made = new Map<string, CallerKey>()
+      addApiKey(made, after, previous.apiKeys)
+      for (const [hash, caller] of made) apiKeys.set(hash, caller)
+    }
+    return apiKeys
+  }
   const apiKeys = new Map<string, CallerKey>()
   for (const entry of entries.values()) addApiKey(apiKeys, entry, previous?.apiKeys)
   return apiKeys

@@ -1,7 +1,7 @@
 import { printable } from '../lib/log.ts'
 import { type Kind, kinds, RESOURCES, type Resource } from '../resources/index.ts'
 import { type BadReading, type GoodReading, isKind, type Reading, type Row, readDocument, readRevision, sha256 } from './rows.ts'
-import { buildSnapshot, type Snapshot } from './snapshot.ts'
+import { buildSnapshot, type Change, type Snapshot } from './snapshot.ts'
 import { type Entry, NameTaken, type Rejection, type StoreStatus } from './store.ts'
 
 /** One row as this process last saw it, and what became of it. */
@@ -112,8 +112,30 @@ export function createTable(clock: WallClock) {
     Object.assign(shelf, { names, entries, troubled, unknownFields } satisfies Omit<Shelf<K>, 'rows'>)
   }
 
-  function publish(revision: number, now: number): void {
-    snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot)
+  /**
+   * What `settle` would come to where one row is written or removed and every row of its kind is served as it stands: names are
+   * then nobody else's, so that nothing has to be asked of the other rows. With a hundred thousand keys that is the difference
+   * between a write that nobody notices and one that everybody waits for.
+   * returns: the change, for the snapshot; undefined where the kind has to be settled as a whole
+   */
+  function settleOne<K extends Kind>(kind: K, id: string, after: GoodReading<K> | undefined): Change | undefined {
+    const shelf = shelves[kind]
+    const held = shelf.rows.get(id)
+    const before = held?.served
+    if (shelf.troubled.length > 0 || (held && !before) || (before?.unknownFields.length ?? 0) > 0) return undefined
+    if ((after?.unknownFields.length ?? 0) > 0) return undefined
+    if (before && before.name !== after?.name) shelf.names.delete(before.name)
+    if (after) shelf.names.set(after.name, id)
+    // A snapshot keeps the maps that it was made of.
+    const entries = new Map(shelf.entries)
+    if (after) entries.set(id, after.entry)
+    else entries.delete(id)
+    shelf.entries = entries
+    return { kind, id }
+  }
+
+  function publish(revision: number, now: number, change?: Change): void {
+    snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot, change)
     applySeq += 1
     appliedAtMs = now
     observedAtMs = now
@@ -233,18 +255,20 @@ export function createTable(clock: WallClock) {
     /** Applies a write that is durable by now. */
     put<K extends Kind>({ kind, id, document, revision, reading }: Draft<K>, storeRevision: number): Entry<K> {
       const now = clock.now()
+      const change = settleOne(kind, id, reading)
       shelves[kind].rows.set(id, { id, document, revision, reading, served: reading, lastGood: reading, trouble: undefined })
-      settle(kind, now)
-      publish(Math.max(storeRevision, snapshot.revision + 1), now)
+      if (!change) settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now, change)
       return reading.entry
     },
 
     /** Applies a removal that is durable by now. */
     remove(kind: Kind, id: string, storeRevision: number): void {
       const now = clock.now()
+      const change = shelves[kind].rows.has(id) ? settleOne(kind, id, undefined) : undefined
       shelves[kind].rows.delete(id)
-      settle(kind, now)
-      publish(Math.max(storeRevision, snapshot.revision + 1), now)
+      if (!change) settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now, change)
     },
 
     /** Rows that are not served as they stand. */
