@@ -5,6 +5,7 @@ import { type Kind, kinds, REGISTRY, type Resource } from '../resources/index.ts
 import { type Entry, NameTaken, type Store, StoreUnavailable, WritesRefused } from '../store/store.ts'
 import { readDocument } from './body.ts'
 import { AdminError, json } from './error.ts'
+import { jsonList } from './json-list.ts'
 import { mask, unmask } from './masking.ts'
 import type { Call, Description, Route } from './route.ts'
 import { examplesOf, type JsonSchema } from './schema.ts'
@@ -30,11 +31,7 @@ function routesOfKind<K extends Kind>(kind: K, { store, log, bodyTimeoutMs }: Re
   const body = { schema, examples }
   const what = article(name)
 
-  const list = () =>
-    json(
-      200,
-      store.list(kind).map(entry => shown(kind, entry)),
-    )
+  const list = () => jsonList(store.list(kind), entry => shown(kind, entry))
 
   const read = ({ id }: Call) => {
     const entry = store.get(kind, id)
