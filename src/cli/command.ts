@@ -2,7 +2,7 @@
 import type { Fetch } from '../lib/fetch.ts'
 import type { Given } from './arguments.ts'
 
-/** What a command says and how it ends. 0: done. 1: refused or failed. 2: used wrongly; `doctor` says otherwise. */
+/** What a command says and how it ends. 0: done. 1: refused or failed. 2: used wrongly; `doctor` and `diff` say otherwise. */
 export type Output = { stdout: string; stderr: string; exit: 0 | 1 | 2 }
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -12,6 +12,8 @@ export type Io = {
   env: Environment
   /** All of standard input. */
   stdin(): Promise<Uint8Array>
+  /** Standard output at once, for a command that tells what it does while it does it. */
+  print(text: string): Promise<void>
   /** Whether a person types on standard input. */
   stdinIsTerminal: boolean
   /** Width of the terminal that standard output is; undefined where it is none. */

@@ -1,10 +1,12 @@
 /** The registry of commands: the parser, the help, the completion and docs/command-line.md come from it, in this order. */
+import { apply } from './apply.ts'
 import { auditVerify } from './audit-verify.ts'
 import { backup, restore } from './backup.ts'
 import { catalogImport } from './catalog-import.ts'
 import { checkConfig } from './check-config.ts'
 import type { Command } from './command.ts'
 import { completion } from './completion.ts'
+import { diff } from './diff.ts'
 import { doctor } from './doctor.ts'
 import { exportStore } from './export.ts'
 import { hashKey } from './hash-key.ts'
@@ -26,6 +28,8 @@ export const COMMANDS: readonly Command[] = [
   doctor,
   checkConfig,
   validate,
+  diff,
+  apply,
   exportStore,
   schema,
   importLitellm,

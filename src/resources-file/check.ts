@@ -17,8 +17,11 @@ export type Environment = Readonly<Record<string, string | undefined>>
 /** A resource of the file: its normalised document under the id that follows from its name. */
 export type FileEntry<K extends Kind = Kind> = { kind: K; id: string; value: Resource[K] }
 
-/** `entries` are all there are only where there are no problems. Warnings begin with the entry that is meant. */
-export type Checked = { entries: FileEntry[]; problems: Problem[]; warnings: string[] }
+/**
+ * `entries` are all there are only where there are no problems. Warnings begin with the entry that is meant. `sources`: texts that
+ * hold the value of a variable, as they stand in the file; what shows values of entries must not show these.
+ */
+export type Checked = { entries: FileEntry[]; problems: Problem[]; warnings: string[]; sources: ReadonlyMap<string, string> }
 
 type Fields = Record<string, unknown>
 
@@ -74,7 +77,12 @@ class Check {
     })
     const hasModel = this.modelNames()
     for (const { item, entry } of judged) this.crossCheck(item, entry, hasModel)
-    return { entries: judged.map(({ entry }) => entry), problems: this.problems.sort(byPlace), warnings: this.warnings }
+    return {
+      entries: judged.map(({ entry }) => entry),
+      problems: this.problems.sort(byPlace),
+      warnings: this.warnings,
+      sources: this.sources,
+    }
   }
 
   private report(

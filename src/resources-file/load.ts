@@ -30,8 +30,7 @@ export function loadResources(path: string, env: Environment): Loaded {
     const { bytes, state } = source
     if (state !== undefined) {
       const read = readYaml(bytes)
-      const checked =
-        'problems' in read ? { entries: [], warnings: [], problems: read.problems } : checkResources(read.value, env)
+      const checked = 'problems' in read ? { ...NOTHING, problems: read.problems } : checkResources(read.value, env)
       if (isStill(path, state)) return { ...checked, hash: new Bun.CryptoHasher('sha256').update(bytes).digest('hex') }
     }
     if (attempt >= ATTEMPTS) return refused('the file changes while it is read; write it elsewhere and move it into place')
@@ -39,9 +38,11 @@ export function loadResources(path: string, env: Environment): Loaded {
   }
 }
 
+const NOTHING = { entries: [], warnings: [], sources: new Map<string, string>() }
+
 function refused(message: string): Loaded {
   const problem: Problem = { scope: undefined, message, reason: 'fetch' }
-  return { entries: [], warnings: [], problems: [problem], hash: undefined }
+  return { ...NOTHING, problems: [problem], hash: undefined }
 }
 
 class TooLarge extends Error {}

@@ -6,6 +6,7 @@ export function testIo(members: Partial<Io> = {}): Io {
   return {
     env: {},
     stdin: async () => new Uint8Array(),
+    print: async () => {},
     stdinIsTerminal: false,
     columns: undefined,
     hasColour: false,

@@ -58,7 +58,12 @@ describe('the top of the file', () => {
   })
 
   test('collections may be missing or null', () => {
-    expect(checkResources({ _format_version: '1', models: null }, {})).toEqual({ entries: [], problems: [], warnings: [] })
+    expect(checkResources({ _format_version: '1', models: null }, {})).toEqual({
+      entries: [],
+      problems: [],
+      warnings: [],
+      sources: new Map(),
+    })
   })
 
   test('every kind that there is has a collection', () => {
