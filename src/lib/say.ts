@@ -5,7 +5,13 @@
 export function say(stream: NodeJS.WriteStream, text: string): Promise<void> {
   if (text === '') return Promise.resolve()
   const { promise, resolve } = Promise.withResolvers<void>()
-  stream.once('error', () => resolve())
-  stream.write(text, () => resolve())
+  const end = () => resolve()
+  stream.once('error', end)
+  stream.write(text, error => {
+    // A stream that is written to line by line would otherwise warn, on standard error, of all who listen. A failure is told
+    // here first, and as an event afterwards, which must not go unheard.
+    if (!error) stream.off('error', end)
+    resolve()
+  })
   return promise
 }

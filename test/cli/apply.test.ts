@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Executable, startExecutable } from '../executable.ts'
+import { ADMIN_KEY, EXECUTABLE, type Executable, startExecutable } from '../executable.ts'
 import { type FakeUpstream, fakeUpstream } from '../fake-upstream.ts'
 import { operatorOf } from '../operator.ts'
 import { aisix, type Ran } from './aisix.ts'
@@ -44,7 +44,7 @@ afterAll(() => {
   rmSync(home, { recursive: true })
 })
 
-const ROTATED = ['server-secret-0002', 'sk-search-0002', 'body-token-0002']
+const ROTATED = ['server-secret-0002', 'sk-search-0002', 'body-token-0002', 'model-token-0002']
 const sha256 = (text: string) => new Bun.CryptoHasher('sha256').update(text).digest('hex')
 
 /** Resources of every kind, by the names of the guide. */
@@ -183,14 +183,21 @@ test('a change is made under the id that is there, and credentials stay unless t
   const file = everything()
   Object.assign(file.models?.[1] ?? {}, { timeout: 10_000 })
   Object.assign(file.provider_keys?.[0] ?? {}, { request: { default_body_fields: { token: '${BODY_TOKEN}' } } })
-  const env = { VLLM_SECRET: 'server-secret-0002', SEARCH_APP_KEY: 'sk-search-0002', BODY_TOKEN: 'body-token-0002' }
+  // No member for credentials, but whoever takes a value from a variable may have a reason.
+  Object.assign(file.models?.[1] ?? {}, { model_name: 'org/${MODEL_TOKEN}' })
+  const env = {
+    MODEL_TOKEN: 'model-token-0002',
+    VLLM_SECRET: 'server-secret-0002',
+    SEARCH_APP_KEY: 'sk-search-0002',
+    BODY_TOKEN: 'body-token-0002',
+  }
   const diff = await cli('diff', file, [], env)
   expect(diff.exit).toBe(1)
   const [server, model, key, ...others] = diff.stdout.split('\n')
   expect(server).toMatch(
     /^~ provider_keys "vllm-private": request \(absent\) → \{.*"default_body_fields":\{"token":"\*\*\*"\}.*\}$/,
   )
-  expect(model).toBe('~ models "llama-3-private": timeout 5000 → 10000')
+  expect(model).toBe('~ models "llama-3-private": model_name "***" → "***", timeout 5000 → 10000')
   expect(key).toBe('~ api_keys "search-app": key_hash "***" → "***"')
   expect(others).toEqual([''])
 
@@ -283,6 +290,40 @@ test('a refusal stops it, tells what was not tried, and the next run goes on', a
   )
 })
 
+test('every line is printed once, however many there are, and nothing else', async () => {
+  gateway = await startExecutable()
+  const models = Array.from({ length: 40 }, (_, i) => ({
+    display_name: `model-${i}`,
+    provider: 'vllm',
+    model_name: 'm',
+    provider_key: 'vllm-private',
+  }))
+  const file = { provider_keys: everything().provider_keys ?? [], models }
+  expect(await cli('apply', file)).toEqual({
+    stdout: lines([
+      '+ provider_keys "vllm-private"',
+      ...models.map(({ display_name }) => `+ models "${display_name}"`),
+      '41 created, 0 updated, 0 deleted, 0 as they were',
+    ]),
+    stderr: '',
+    exit: 0,
+  })
+})
+
+test('a reader that goes away does not stop what is being made', async () => {
+  gateway = await startExecutable()
+  const argv = [EXECUTABLE, 'apply', '--resources', write(everything()), '--url', gateway.adminUrl]
+  // `true` reads nothing: the pipe is broken from its first line on, or a little later.
+  const child = Bun.spawn(['bash', '-c', '"$@" | true; exit "${PIPESTATUS[0]}"', 'bash', ...argv], {
+    env: { PATH: process.env.PATH ?? '', AISIX_ADMIN_KEY: ADMIN_KEY, ...ENV },
+    stdin: 'ignore',
+    stdout: 'pipe',
+    stderr: 'pipe',
+  })
+  expect({ exit: await child.exited, stderr: await child.stderr.text() }).toEqual({ exit: 0, stderr: '' })
+  expect((await cli('diff', everything())).exit).toBe(0)
+})
+
 test('what an operator writes in between is not overwritten', async () => {
   gateway = await startExecutable()
   await cli('apply', everything())
@@ -290,7 +331,7 @@ test('what an operator writes in between is not overwritten', async () => {
   Object.assign(file.models?.[1] ?? {}, { timeout: 10_000 })
   let isMeddled = false
   const result = await runCli(['apply', '--resources', write(file), '--url', gateway.adminUrl], {
-    env: { ...ENV, AISIX_ADMIN_KEY: 'admin-test-key-0001' },
+    env: { ...ENV, AISIX_ADMIN_KEY: ADMIN_KEY },
     async fetch(url, init) {
       // All kinds are read; next the model is read again.
       if (/\/models\/[^/]+$/.test(String(url)) && init?.method === 'GET' && !isMeddled) {
