@@ -3,10 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parse } from 'yaml'
-import { interpolate } from '../../src/lib/interpolate.ts'
 import { startExecutable } from '../executable.ts'
 import { chatAnswer, fakeUpstream } from '../fake-upstream.ts'
-import { operatorOf } from '../operator.ts'
 import { aisix } from './aisix.ts'
 import { runCli } from './io.ts'
 
@@ -33,34 +31,23 @@ const entry = (name: string, params: Record<string, unknown> = {}, info?: unknow
 })
 
 describe('a configuration of 20 models, router settings and keys', () => {
-  test('every document passes the rules of the gateway, and a request is answered', async () => {
-    const [gateway, upstream] = await Promise.all([startExecutable(), fakeUpstream()])
+  test('imports, validates and serves', async () => {
+    const upstream = await fakeUpstream()
+    upstream.answer((_request, connection) => connection.json(200, chatAnswer()))
+    const file = join(folder, 'imported.yaml')
+    expect((await aisix(['import', 'litellm', FIXTURE, '-o', file])).exit).toBe(0)
+    const text = readFileSync(file, 'utf8')
+    const names = [...text.matchAll(/\$\{(\w+)\}|key_env: (\w+)/g)].map(([, variable, keyEnv]) => variable ?? keyEnv ?? '')
+    const env: Record<string, string> = Object.fromEntries(names.map(name => [name, `value-of-${name}`]))
+    Object.assign(env, { VLLM_A: upstream.url, LITELLM_MASTER_KEY: 'sk-master' })
+    const checked = await aisix(['validate', '--resources', file], { env })
+    expect(checked).toMatchObject({ stdout: expect.stringMatching(/^OK: .* loaded 35 resource/), exit: 0 })
+    const gateway = await startExecutable({ env: { ...env, AISIX_RESOURCES_FILE: file } })
     try {
-      upstream.answer((_request, connection) => connection.json(200, chatAnswer()))
-      const { stdout, exit } = await aisix(['import', 'litellm', FIXTURE])
-      expect(exit).toBe(0)
-      const env = new Proxy<Record<string, string>>(
-        {},
-        { get: (_env, name) => (name === 'VLLM_A' ? upstream.url : `value-of-${String(name)}`) },
-      )
-      const document = parse(stdout, (_key, value) => (typeof value === 'string' ? interpolate(value, env) : value))
-      const operator = operatorOf(gateway)
-      const ids = new Map<string, string>()
-      for (const providerKey of document.provider_keys)
-        ids.set(providerKey.display_name, await operator.write('provider_keys', providerKey))
-      for (const { provider_key, ...model } of document.models) {
-        await operator.write('models', provider_key === undefined ? model : { ...model, provider_key_id: ids.get(provider_key) })
-      }
-      const key = 'sk-master'
-      const [{ key_env, ...apiKey }] = document.api_keys
-      expect(key_env).toBe('LITELLM_MASTER_KEY')
-      await operator.write('apikeys', { ...apiKey, key_hash: new Bun.CryptoHasher('sha256').update(key).digest('hex') })
-      const health: unknown = await operator.ask('GET', 'health').then(response => response.json())
-      expect(health).toMatchObject({ dangling: [] })
       for (const model of ['llama-3', 'gpt-3.5-turbo']) {
         const response = await fetch(`${gateway.proxyUrl}/v1/chat/completions`, {
           method: 'POST',
-          headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+          headers: { authorization: 'Bearer sk-master', 'content-type': 'application/json' },
           body: JSON.stringify({ model, messages: [{ role: 'user', content: 'hello' }] }),
         })
         expect(response.status).toBe(200)
