@@ -113,19 +113,24 @@ export type Built = Pick<Snapshot, 'apiKeys' | 'models' | 'wildcards'> & {
   entries: Pick<Snapshot['entries'], 'api_keys' | 'models'>
 }
 
-/** The one row in which the rows of a snapshot differ from those of the one before. */
+/** A row in which a snapshot differs from the one before. */
 export type Change = { kind: Kind; id: string }
 
 /**
  * Builds the look-ups over rows that are given in the order of their creation. What `previous` built over the same maps
  * and entries is taken over, so that a write costs what its own kind costs: entries are never changed in place.
  */
-export function buildSnapshot(revision: number, entries: Snapshot['entries'], previous?: Built, change?: Change): Snapshot {
+export function buildSnapshot(
+  revision: number,
+  entries: Snapshot['entries'],
+  previous?: Built,
+  changes?: readonly Change[],
+): Snapshot {
   return {
     revision,
     providerKeys: entries.provider_keys,
     apiKeys:
-      previous?.entries.api_keys === entries.api_keys ? previous.apiKeys : buildApiKeys(entries.api_keys, previous, change),
+      previous?.entries.api_keys === entries.api_keys ? previous.apiKeys : buildApiKeys(entries.api_keys, previous, changes),
     ...(previous?.entries.models === entries.models
       ? { models: previous.models, wildcards: previous.wildcards }
       : buildModels(entries.models)),
@@ -148,15 +153,19 @@ function buildModels(entries: Snapshot['entries']['models']): Pick<Snapshot, 'mo
 function buildApiKeys(
   entries: Snapshot['entries']['api_keys'],
   previous: Built | undefined,
-  change: Change | undefined,
+  changes: readonly Change[] | undefined,
 ): Snapshot['apiKeys'] {
-  if (previous && change?.kind === 'api_keys') {
-    const before = previous.entries.api_keys.get(change.id)
-    const after = entries.get(change.id)
+  if (previous && changes) {
+    const ids = changes.flatMap(({ kind, id }) => (kind === 'api_keys' ? [id] : []))
     const apiKeys = new Map(previous.apiKeys)
-    if (before && before.value.key_hash !== after?.value.key_hash) apiKeys.delete(before.value.key_hash)
-    if (after) {
-      // In its own place where it is there already: what an older one of the same hash had made ready is of another document.
+    // What is gone goes first: a hash may have moved from one row to another.
+    for (const id of ids) {
+      const hash = previous.entries.api_keys.get(id)?.value.key_hash
+      if (hash !== undefined && hash !== entries.get(id)?.value.key_hash) apiKeys.delete(hash)
+    }
+    for (const id of ids) {
+      const after = entries.get(id)
+      if (!after) continue
       const made = new Map<string, CallerKey>()
       addApiKey(made, after, previous.apiKeys)
       for (const [hash, caller] of made) apiKeys.set(hash, caller)

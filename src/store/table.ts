@@ -113,29 +113,43 @@ export function createTable(clock: WallClock) {
   }
 
   /**
-   * What `settle` would come to where one row is written or removed and every row of its kind is served as it stands: names are
-   * then nobody else's, so that nothing has to be asked of the other rows. With a hundred thousand keys that is the difference
-   * between a write that nobody notices and one that everybody waits for.
-   * returns: the change, for the snapshot; undefined where the kind has to be settled as a whole
+   * What `settle` would come to where a few rows are written or removed and every row of their kind is served as it stands: nothing
+   * has to be asked of the others. With a hundred thousand keys that is the difference between a write that nobody notices and one
+   * that everybody waits for.
+   * in: the rows as they are to be served, undefined for one that is gone; new ones are the last of their kind
+   * returns: the changes, for the snapshot; undefined where the kind has to be settled as a whole, and nothing has happened
    */
-  function settleOne<K extends Kind>(kind: K, id: string, after: GoodReading<K> | undefined): Change | undefined {
+  function settleSome<K extends Kind>(kind: K, rows: ReadonlyMap<string, GoodReading<K> | undefined>): Change[] | undefined {
     const shelf = shelves[kind]
-    const held = shelf.rows.get(id)
-    const before = held?.served
-    if (shelf.troubled.length > 0 || (held && !before) || (before?.unknownFields.length ?? 0) > 0) return undefined
-    if ((after?.unknownFields.length ?? 0) > 0) return undefined
-    if (before && before.name !== after?.name) shelf.names.delete(before.name)
-    if (after) shelf.names.set(after.name, id)
-    // A snapshot keeps the maps that it was made of.
+    if (shelf.troubled.length > 0 || shelf.unknownFields.size > 0) return undefined
+    // A snapshot keeps the maps that it was made of, and a name that is taken undoes it all.
+    const names = rows.size === 1 ? shelf.names : new Map(shelf.names)
+    for (const [id, after] of rows) {
+      if (after && after.unknownFields.length > 0) return undefined
+      const owner = after && names.get(after.name)
+      if (owner !== undefined && owner !== id && !rows.has(owner)) return undefined
+    }
+    for (const id of rows.keys()) {
+      const before = shelf.rows.get(id)?.served
+      if (before && names.get(before.name) === id) names.delete(before.name)
+    }
     const entries = new Map(shelf.entries)
-    if (after) entries.set(id, after.entry)
-    else entries.delete(id)
+    for (const [id, after] of rows) {
+      if (!after) {
+        entries.delete(id)
+        continue
+      }
+      if (names.has(after.name)) return undefined
+      names.set(after.name, id)
+      entries.set(id, after.entry)
+    }
+    shelf.names = names
     shelf.entries = entries
-    return { kind, id }
+    return Array.from(rows.keys(), id => ({ kind, id }))
   }
 
-  function publish(revision: number, now: number, change?: Change): void {
-    snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot, change)
+  function publish(revision: number, now: number, changes?: readonly Change[]): void {
+    snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot, changes)
     applySeq += 1
     appliedAtMs = now
     observedAtMs = now
@@ -154,11 +168,26 @@ export function createTable(clock: WallClock) {
     next.rows.set(id, { id, document: row.document, revision, reading, served: undefined, lastGood, trouble })
   }
 
-  /** Takes a shelf over from a full load. False when it serves what was served before. */
-  function adopt<K extends Kind>(kind: K, next: Shelf<K>, now: number): boolean {
+  /**
+   * Takes a shelf over from a full load.
+   * returns: false when it serves what was served before; the changes where they are few; true where there may be any
+   */
+  function adopt<K extends Kind>(kind: K, next: Shelf<K>, now: number): readonly Change[] | boolean {
     const shelf = shelves[kind]
     if (isSameSequence(shelf.rows.values(), next.rows.values())) return false
     const before = shelf.entries
+    const some = fewChanges(shelf.rows, next.rows)
+    const changes = some && settleSome(kind, some)
+    if (changes) {
+      shelf.rows = next.rows
+      for (const held of next.rows.values()) {
+        if (!some.has(held.id) || !held.reading.ok) continue
+        held.served = held.reading
+        held.lastGood = held.reading
+        held.trouble = undefined
+      }
+      return changes
+    }
     shelf.rows = next.rows
     settle(kind, now)
     if (!isSameSequence(before.values(), shelf.entries.values())) return true
@@ -213,9 +242,11 @@ export function createTable(clock: WallClock) {
       strangers = met
       seenAtMs = now
       observedAtMs = now
-      const changed = kinds.filter(kind => adopt(kind, next[kind], now))
+      const adopted = kinds.map(kind => adopt(kind, next[kind], now)).filter(each => each !== false)
+      // What has changed in any other way than row by row is looked at as a whole.
+      const changes = adopted.every(each => each !== true) ? adopted.flat() : undefined
       if (applySeq === 0) publish(revision, now)
-      else if (changed.length > 0) publish(Math.max(revision, snapshot.revision + 1), now)
+      else if (adopted.length > 0) publish(Math.max(revision, snapshot.revision + 1), now, changes)
       else if (revision > snapshot.revision) snapshot = buildSnapshot(revision, entriesOf(shelves), snapshot)
 
       reloads += 1
@@ -255,20 +286,20 @@ export function createTable(clock: WallClock) {
     /** Applies a write that is durable by now. */
     put<K extends Kind>({ kind, id, document, revision, reading }: Draft<K>, storeRevision: number): Entry<K> {
       const now = clock.now()
-      const change = settleOne(kind, id, reading)
+      const changes = settleSome(kind, new Map([[id, reading]]))
       shelves[kind].rows.set(id, { id, document, revision, reading, served: reading, lastGood: reading, trouble: undefined })
-      if (!change) settle(kind, now)
-      publish(Math.max(storeRevision, snapshot.revision + 1), now, change)
+      if (!changes) settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now, changes)
       return reading.entry
     },
 
     /** Applies a removal that is durable by now. */
     remove(kind: Kind, id: string, storeRevision: number): void {
       const now = clock.now()
-      const change = shelves[kind].rows.has(id) ? settleOne(kind, id, undefined) : undefined
+      const changes = settleSome(kind, new Map([[id, undefined]]))
       shelves[kind].rows.delete(id)
-      if (!change) settle(kind, now)
-      publish(Math.max(storeRevision, snapshot.revision + 1), now, change)
+      if (!changes) settle(kind, now)
+      publish(Math.max(storeRevision, snapshot.revision + 1), now, changes)
     },
 
     /** Rows that are not served as they stand. */
@@ -335,6 +366,37 @@ export function createTable(clock: WallClock) {
     hash = { applySeq, hex: sha256(BigInt.asUintN(256, sum).toString(16)) }
     return hash.hex
   }
+}
+
+/** More are settled as a whole. */
+const FEW = 1_000
+
+/**
+ * What changed between two loads where that is little: the new readings by id, undefined for rows that are gone.
+ * returns: undefined where much changed, where a row cannot be read, or where new rows are not behind all others
+ */
+function fewChanges<K extends Kind>(
+  before: ReadonlyMap<string, Held<K>>,
+  after: ReadonlyMap<string, Held<K>>,
+): Map<string, GoodReading<K> | undefined> | undefined {
+  const changes = new Map<string, GoodReading<K> | undefined>()
+  const old = before.keys()
+  let expected = old.next()
+  for (const [id, held] of after) {
+    // Rows that are gone are passed over; the others must come in the order in which they came before.
+    while (!expected.done && expected.value !== id && !after.has(expected.value)) {
+      changes.set(expected.value, undefined)
+      expected = old.next()
+    }
+    if (expected.done ? before.has(id) : expected.value !== id) return undefined
+    if (!expected.done) expected = old.next()
+    if (before.get(id) === held) continue
+    if (!held.reading.ok) return undefined
+    changes.set(id, held.reading)
+    if (changes.size > FEW) return undefined
+  }
+  for (; !expected.done; expected = old.next()) changes.set(expected.value, undefined)
+  return changes.size > FEW ? undefined : changes
 }
 
 function newShelves(): Shelves {

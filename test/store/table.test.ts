@@ -69,3 +69,54 @@ test('one write after the other comes to what a full load of the same rows comes
     { numRuns: 500 },
   )
 })
+
+const step = fc.record({
+  id: fc.integer({ min: 0, max: 5 }).map(each => `id-${each}`),
+  name: fc.integer({ min: 0, max: 4 }),
+  models: fc.constantFrom<string[][]>([], ['*'], ['a', 'b-*']),
+  what: fc.constantFrom('write', 'write', 'write', 'remove', 'break', 'unknown member', 'move behind'),
+})
+
+test('one load after the other serves what a table serves that saw the same, and names to the same rows', () => {
+  fc.assert(
+    fc.property(fc.array(fc.array(step, { maxLength: 4 }), { maxLength: 8 }), loads => {
+      const table = createTable(clock)
+      const rows = new Map<string, { kind: string; id: string; document: string; revision: number }>()
+      let revision = 0
+      for (const steps of loads) {
+        for (const { id, name, models, what } of steps) {
+          revision += 1
+          const document = JSON.stringify({
+            ...{ key_hash: what === 'break' ? 5 : hashOf(name), allowed_models: models },
+            ...(what === 'unknown member' ? { later: 1 } : {}),
+          })
+          if (what === 'remove' || what === 'move behind') rows.delete(id)
+          if (what !== 'remove') rows.set(id, { kind: 'api_keys', id, document, revision })
+        }
+        const before = table.snapshot
+        const keysBefore = [...before.apiKeys.keys()]
+        table.load(revision, rows.values())
+        expect([...before.apiKeys.keys()]).toEqual(keysBefore)
+        const { snapshot } = table
+        // The look-ups are those of the entries, whatever way they were made by.
+        expect([...snapshot.apiKeys.values()].map(({ entry }) => entry.id).toSorted()).toEqual(
+          [...snapshot.entries.api_keys.keys()].toSorted(),
+        )
+        for (const [hash, { entry, allows }] of snapshot.apiKeys) {
+          expect(snapshot.entries.api_keys.get(entry.id)).toBe(entry)
+          expect(entry.value.key_hash).toBe(hash)
+          expect(allows('a')).toBe(entry.value.allowed_models.length > 0)
+        }
+        // Where all rows are good, and no two have one name, all are served as they stand, in their order.
+        const documents = [...rows.values()].map(({ document }): { key_hash: unknown } => JSON.parse(document))
+        const isPlain = new Set(documents.map(({ key_hash }) => key_hash)).size === documents.length
+        if (!isPlain || documents.some(({ key_hash }) => typeof key_hash !== 'string')) continue
+        const fresh = createTable(clock)
+        fresh.load(revision, rows.values())
+        expect([...snapshot.entries.api_keys]).toEqual([...fresh.snapshot.entries.api_keys])
+        expect(table.rejected()).toEqual([])
+      }
+    }),
+    { numRuns: 1_000 },
+  )
+})
