@@ -3,29 +3,12 @@ import { z } from 'zod'
 import { AUDIT_ACTIONS, AUDIT_OUTCOMES, type AuditEntry, type AuditPage, type AuditQuestion } from '../store/audit.ts'
 import { type Store, StoreUnavailable } from '../store/store.ts'
 import { AdminError, json } from './error.ts'
-import { Query, type QueryParameters } from './query.ts'
+import { LIMIT_DEFAULT, LIMIT_MAX, limitParameter, parameter, Query, type QueryParameters } from './query.ts'
 import type { Route } from './route.ts'
 import { inlineSchema } from './schema.ts'
 
-const LIMIT_MAX = 1000
-const LIMIT_DEFAULT = 100
-
-const parameter = (name: string, description: string) => ({
-  name,
-  in: 'query' as const,
-  required: false,
-  description,
-  schema: { type: 'string' as const },
-})
-
 const PARAMETERS: QueryParameters = [
-  {
-    name: 'limit',
-    in: 'query',
-    required: false,
-    description: 'Most entries of the answer.',
-    schema: { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT },
-  },
+  limitParameter,
   parameter('cursor', '`next_cursor` of the answer before: goes on with older ones.'),
   parameter('from', 'First moment that counts: RFC 3339, a date in UTC, or whole seconds since 1970.'),
   parameter('to', 'First moment that counts no more, in the same forms.'),

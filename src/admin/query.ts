@@ -6,6 +6,27 @@ import type { Description } from './route.ts'
 /** What the reference says of a query, and with it the names that the query may hold. */
 export type QueryParameters = NonNullable<Description['parameters']>
 
+/** A text in the query, as the reference tells it. */
+export const parameter = (name: string, description: string) => ({
+  name,
+  in: 'query' as const,
+  required: false,
+  description,
+  schema: { type: 'string' as const },
+})
+
+/** Entries of one page of a long list. */
+export const LIMIT_MAX = 1000
+export const LIMIT_DEFAULT = 100
+
+export const limitParameter: QueryParameters[number] = {
+  name: 'limit',
+  in: 'query',
+  required: false,
+  description: 'Most entries of the answer.',
+  schema: { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT },
+}
+
 /** Last instant that is written with four digits of a year, also rounded up to a whole day. */
 const INSTANT_MAX_MS = Date.parse('9999-12-31T00:00:00Z')
 

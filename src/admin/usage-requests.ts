@@ -2,7 +2,7 @@
 import type { Ledger, RequestsAnswer, RequestsQuestion, StoredRecord } from '../ledger/ledger.ts'
 import { usageJson } from '../telemetry/usage-record.ts'
 import { AdminError, json } from './error.ts'
-import { Query, type QueryParameters } from './query.ts'
+import { LIMIT_DEFAULT, LIMIT_MAX, limitParameter, parameter, Query, type QueryParameters } from './query.ts'
 import type { Route } from './route.ts'
 import { inlineSchema } from './schema.ts'
 import { type InFlightOptions, RUNNING_EXAMPLE, running, runningJson } from './usage-in-flight.ts'
@@ -12,25 +12,8 @@ import { RequestResponse, RequestsResponse } from './usage-schema.ts'
 
 export type RequestsOptions = InFlightOptions & { ledger: Ledger }
 
-const LIMIT_MAX = 1000
-const LIMIT_DEFAULT = 100
-
-const parameter = (name: string, description: string) => ({
-  name,
-  in: 'query' as const,
-  required: false,
-  description,
-  schema: { type: 'string' as const },
-})
-
 const PARAMETERS: QueryParameters = [
-  {
-    name: 'limit',
-    in: 'query',
-    required: false,
-    description: 'Most entries of the answer.',
-    schema: { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT },
-  },
+  limitParameter,
   parameter('cursor', '`next_cursor` of the answer before: goes on with older ones.'),
   parameter('after', 'A `cursor` that an answer gave: what has arrived after it, oldest first. Not together with `cursor`.'),
   parameter('status', 'A status such as `429`, or a class such as `5xx`.'),

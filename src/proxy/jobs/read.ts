@@ -1,6 +1,7 @@
 import { adapterOf } from '../../adapters/index.ts'
 import { invalidRequest } from '../../errors.ts'
 import type { Exchange } from '../../exchange.ts'
+import { queryOf } from '../../lib/query-of.ts'
 import { type CallerKey, isDirectEntry, type Snapshot } from '../../store/snapshot.ts'
 import { isCredentialName } from '../../wire/headers.ts'
 import { findMember, type Member, readMembers, removeMember, writeMembers } from '../../wire/members.ts'
@@ -83,11 +84,6 @@ export async function readJob(
     upload,
     call: { method: job.method, suffix: suffix + query, hasBody: body !== undefined || upload !== undefined },
   }
-}
-
-function queryOf(url: string): string {
-  const from = url.indexOf('?')
-  return from < 0 ? '' : (url.slice(from + 1).split('#', 1)[0] ?? '')
 }
 
 /** The id in a path, unescaped. throws: invalid_request */

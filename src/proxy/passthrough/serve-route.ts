@@ -1,6 +1,7 @@
 import { clientGone, GatewayError } from '../../errors.ts'
 import { type Exchange, openAttempt } from '../../exchange.ts'
 import { printable } from '../../lib/log.ts'
+import { queryOf } from '../../lib/query-of.ts'
 import type { Lease } from '../../limits/limit.ts'
 import type { CallerKey, Snapshot } from '../../store/snapshot.ts'
 import { authenticateBy, flawOf } from '../authenticate.ts'
@@ -184,12 +185,4 @@ async function send(
   } finally {
     record.endedAt = clock.monotonic()
   }
-}
-
-/** The query with its `?`, as it came; '' where there is none. */
-function queryOf(url: string): string {
-  const fragment = url.indexOf('#')
-  const end = fragment < 0 ? url.length : fragment
-  const start = url.indexOf('?')
-  return start < 0 || start > end ? '' : url.slice(start, end)
 }
