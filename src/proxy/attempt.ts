@@ -112,14 +112,7 @@ export async function attempt(input: AttemptInput, target: Target, kind: Attempt
     exchange.capture?.answer(responseOf(endpoint, answer.text))
     return { kind: 'whole', body: endpoint.dialect ? translateAnswer(endpoint.dialect, answer.text, input) : answer.text }
   } catch (error) {
-    const known = open.explain(error)
-    record.errorKind = known.kind
-    record.errorMessage = known.recorded
-    record.status = known.upstreamStatus ?? known.status
-    // The body of a failed answer may still be under way: nobody reads it.
-    open.abort(known)
-    caller.tell(undefined)
-    throw known
+    throw open.fail(record, error)
   } finally {
     record.endedAt = input.monotonic()
   }

@@ -1,4 +1,5 @@
 import { clientGone, GatewayError, toGatewayError } from '../errors.ts'
+import type { Attempt } from '../exchange.ts'
 import { type Deadline, type Expiring, startDeadline } from '../lib/deadlines.ts'
 import type { Caller, Waiting } from './caller.ts'
 import { errorCode, transportError } from './dial.ts'
@@ -48,6 +49,18 @@ export class OpenAttempt implements Expiring, Waiting {
   release(): void {
     this.disarm()
     this.caller.tell(undefined)
+  }
+
+  /** The attempt has failed before its answer began. returns: why, in our words, as its record tells it, too */
+  fail(record: Attempt, error: unknown): GatewayError {
+    const known = this.explain(error)
+    record.errorKind = known.kind
+    record.errorMessage = known.recorded
+    record.status = known.upstreamStatus ?? known.status
+    // The body of a failed answer may still be under way: nobody reads it.
+    this.abort(known)
+    this.caller.tell(undefined)
+    return known
   }
 
   /** An error of reading or connecting in our words: ours where we ended it. */

@@ -175,13 +175,7 @@ async function send(
     open.disarm()
     return relay({ gateway, exchange, caller, open, record, silenceMs: timeoutMs }, response)
   } catch (error) {
-    const known = open.explain(error)
-    record.errorKind = known.kind
-    record.errorMessage = known.recorded
-    record.status = known.upstreamStatus ?? known.status
-    open.abort(known)
-    caller.tell(undefined)
-    throw known
+    throw open.fail(record, error)
   } finally {
     record.endedAt = clock.monotonic()
   }
